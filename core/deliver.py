@@ -1,0 +1,97 @@
+"""Deliveries: the jobs of a sink's queue, each one event to one destination, logged and judged."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from datetime import timedelta
+
+import structlog
+
+from . import operate
+from .burial import storable
+from .database import Database
+from .event import DeliveryAttempt, DeliveryReport, Sink
+from .execution import RunningJob
+from .handlers import Handlers
+from .job import SINK_QUEUE_PREFIX, Cancel, Dead, Done, Outcome, Retry, Snooze
+from .retry import RetryStrategy, Schedule
+
+log = structlog.get_logger(__name__)
+
+STANDARD_SCHEDULE = Schedule(
+    delays=tuple(
+        timedelta(seconds=seconds) for seconds in (5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400)
+    )
+)
+"""When a delivery is tried again: the schedule that the Standard Webhooks specification recommends."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryPolicy:
+    """How a sink's deliveries are tried again, and when the sink is given up.
+
+    `disable_after`: a sink of which nothing was taken for so long is disabled, with an operator event,
+    until somebody resumes it. `concurrency` is this sink's own, so a slow destination delays only itself.
+    """
+
+    retry: RetryStrategy = STANDARD_SCHEDULE
+    max_attempts: int = len(STANDARD_SCHEDULE.delays) + 1
+    concurrency: int = 10
+    disable_after: timedelta = timedelta(days=5)
+
+
+def delivery_handlers(database: Database, sink: Sink, policy: DeliveryPolicy) -> Handlers:
+    """The handlers of a sink's queue, for a Worker of its own."""
+
+    async def deliver(job: RunningJob) -> Outcome:
+        attempt = DeliveryAttempt(event_id=job.payload["id"], cloud_event=job.payload, attempt=job.attempt)
+        started = time.monotonic()
+        report = await sink.deliver(attempt)
+        await _record(database, sink.name, job, report, timedelta(seconds=time.monotonic() - started), policy)
+        return report.outcome
+
+    handlers = Handlers()
+    handlers.add(SINK_QUEUE_PREFIX + sink.name, deliver, retry=policy.retry, concurrency=policy.concurrency)
+    return handlers
+
+
+async def _record(
+    database: Database,
+    sink: str,
+    job: RunningJob,
+    report: DeliveryReport,
+    ran: timedelta,
+    policy: DeliveryPolicy,
+) -> None:
+    outcome = _word(report.outcome)
+    rows = await database.fetch(
+        "log_delivery", sink, job.id, job.payload["id"], job.attempt, report.status, report.error, ran,
+        storable(report.response), outcome,
+    )  # fmt: skip
+    log.info(
+        "delivery", sink=sink, event_id=job.payload["id"], type=job.payload["type"], job=str(job.id),
+        attempt=job.attempt, outcome=outcome, status=report.status, error=report.error,
+        ms=round(ran.total_seconds() * 1000, 1),
+    )  # fmt: skip
+    failing = rows[0]["failing"] if rows else None
+    reason = report.disable
+    if reason is None and failing is not None and failing > policy.disable_after:
+        reason = f"nothing was taken for {failing}"
+    if reason is not None:
+        await operate.disable_sink(database, sink, reason)
+        log.error("sink disabled", sink=sink, reason=reason)
+
+
+def _word(outcome: Outcome) -> str:
+    match outcome:
+        case Done():
+            return "done"
+        case Retry():
+            return "retry"
+        case Snooze():
+            return "snooze"
+        case Cancel():
+            return "cancel"
+        case Dead():
+            return "dead"

@@ -1,0 +1,294 @@
+"""One attempt of one job: the handler is run, and whatever happens becomes a verdict to settle."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+import traceback as tracebacks
+from collections.abc import AsyncIterator, Awaitable, Mapping
+from concurrent.futures import Executor
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
+from enum import Enum, auto
+from typing import Any, assert_never, cast
+from uuid import UUID
+
+from . import store
+from .database import Connection, Database, Record
+from .errors import LeaseLost, Misconfigured
+from .handlers import DEFAULT_RETRY, Route
+from .identity import new_id, slot_of
+from .job import Cancel, Dead, Done, JobState, Json, Outcome, Retry, Snooze
+from .retry import RetryFunction, RetryStrategy, delay_after, from_json
+from .store import Finish, Requeue
+
+TRACEBACK_LINES = 50
+ERROR_LENGTH = 4000
+
+
+class Interrupt(Enum):
+    """Why the worker cancelled a handler's task."""
+
+    CANCEL_ASKED = auto()
+    LEASE_LOST = auto()
+    WORKER_STOPS = auto()
+
+
+class RunningJob:
+    """The job as its handler sees it, for one attempt.
+
+    `id`, `queue`, `payload`, `attempt` (1 for the first), `max_attempts`, `priority`, `correlation_id`,
+    `headers`, `traceparent`, `tracestate`, `origin`, `created_at`, `run_at`.
+    """
+
+    __slots__ = (
+        "_database", "_stop", "_why", "_worker", "attempt", "correlation_id", "created_at",
+        "headers", "id", "lease", "max_attempts", "origin", "payload", "priority", "queue", "result",
+        "retry", "run_at", "settled", "started", "timeout", "traceparent", "tracestate",
+    )  # fmt: skip
+
+    def __init__(self, row: Record, worker: UUID, database: Database) -> None:
+        self.id: UUID = row["id"]
+        self.queue: str = row["queue"]
+        payload = row["payload"]
+        self.payload: Json = None if payload is None else json.loads(payload)
+        self.priority = row["priority"]
+        self.attempt: int = row["attempt"]
+        self.max_attempts: int = row["max_attempts"]
+        self.lease: int = row["lease"]
+        self.run_at: datetime = row["run_at"]
+        self.created_at: datetime = row["created_at"]
+        self.timeout: timedelta | None = row["timeout"]
+        self.correlation_id: str | None = row["correlation_id"]
+        context: Mapping[str, Any] = json.loads(row["context"]) if row["context"] else {}
+        self.headers: Mapping[str, Json] = context.get("headers", {})
+        self.traceparent: str | None = context.get("traceparent")
+        self.tracestate: str | None = context.get("tracestate")
+        self.origin: Mapping[str, Json] | None = json.loads(row["origin"]) if row["origin"] else None
+        self.retry: RetryStrategy | None = from_json(json.loads(row["retry"])) if row["retry"] else None
+        self.result: Json = None
+        """What `transaction()` stores as the job's result; set it inside the block."""
+        self.started = 0.0
+        self._worker = worker
+        self._database = database
+        self.settled = False
+        self._why: Interrupt | None = None
+        self._stop: threading.Event | None = None
+
+    def __repr__(self) -> str:
+        return f"RunningJob({self.id}, queue={self.queue!r}, attempt={self.attempt}/{self.max_attempts})"
+
+    @property
+    def stop_requested(self) -> bool:
+        """Whether the handler should come to an end: cancelled, timed out, lease lost, or the worker stops.
+
+        For handlers in threads, which cannot be interrupted: look at it between steps.
+        """
+        return self._stop is not None and self._stop.is_set()
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """A transaction that commits the handler's writes and the job's completion together.
+
+        Yields an asyncpg connection. When the block ends, the job is completed (with `job.result`) in the
+        same transaction, so its effects happen exactly once whatever crashes. Raises LeaseLost, and rolls
+        back, when this worker does not own the job any more. What the handler returns afterwards does not
+        count. The block may be entered once an attempt.
+        """
+        if self.settled:
+            raise Misconfigured("job.transaction() was used already: it completes the job")
+        async with self._database.transaction() as connection:
+            yield connection
+            result = None if self.result is None else store.encode(self.result, "the result")
+            finish = Finish(
+                id=self.id,
+                lease=self.lease,
+                state=JobState.COMPLETED,
+                dead_letter_id=self.id,
+                result=result,
+                ran=timedelta(seconds=time.monotonic() - self.started),
+            )
+            if not await store.finish(connection, self._worker, [finish]):
+                raise LeaseLost(f"job {self.id} is not ours any more; nothing was written")
+        self.settled = True
+
+    def interrupt(self, why: Interrupt) -> None:
+        """Note why the handler's task is about to be cancelled; the first reason stays."""
+        self._why = self._why or why
+        if self._stop is not None:
+            self._stop.set()
+
+
+Verdict = Finish | Requeue | None
+"""None: nothing to settle (the lease is lost, or the job's own transaction settled it)."""
+
+
+async def run(
+    job: RunningJob, route: Route, threads: Executor, functions: Mapping[str, RetryFunction]
+) -> Verdict:
+    """Run one attempt to its end. Never raises, whatever the handler does."""
+    job.started = time.monotonic()
+    limit = job.timeout if job.timeout is not None else route.timeout
+    trace = None
+    cause: str | None = "failed"
+    outcome: Outcome
+    try:
+        if limit is None:
+            value = await _call(job, route, threads)
+        else:
+            async with asyncio.timeout(limit.total_seconds()):
+                value = await _call(job, route, threads)
+        outcome, cause = _outcome_of(value)
+    except TimeoutError as error:
+        # The limit's own time-out carries no text; the handler's own time-outs are failures like others.
+        if limit is not None and time.monotonic() - job.started >= limit.total_seconds():
+            outcome, cause = Retry(f"timed out after {limit.total_seconds():g} s"), "timed_out"
+            job.interrupt(Interrupt.CANCEL_ASKED)
+        else:
+            outcome, trace = _failure(error)
+    except LeaseLost:
+        return None
+    except BaseException as error:
+        # Also SystemExit, GeneratorExit and a CancelledError that nobody of ours caused: a handler must
+        # not be able to take the worker or the slot with it.
+        if isinstance(error, asyncio.CancelledError) and job._why is not None:
+            return interrupted(job)
+        outcome, trace = _failure(error)
+    if job.settled:
+        return None
+    return _verdict(job, route, outcome, cause, trace, functions)
+
+
+async def _call(job: RunningJob, route: Route, threads: Executor) -> Outcome | Json:
+    if not route.in_thread:
+        return await cast("Awaitable[Outcome | Json]", route.handler(job))
+    job._stop = threading.Event()
+    return await asyncio.get_running_loop().run_in_executor(threads, route.handler, job)
+
+
+def _outcome_of(value: Outcome | Json) -> tuple[Outcome, str | None]:
+    match value:
+        case Retry():
+            return value, "failed"
+        case Done() | Snooze() | Cancel() | Dead():
+            return value, None
+        case _:
+            return Done(value), None
+
+
+def _failure(error: BaseException) -> tuple[Retry, str]:
+    text = "".join(tracebacks.format_exception(error, limit=-TRACEBACK_LINES))
+    return Retry(f"{type(error).__name__}: {error}"), text
+
+
+def interrupted(job: RunningJob) -> Verdict:
+    """What becomes of a job whose handler we cancelled."""
+    if job.settled:
+        return None
+    match job._why:
+        case Interrupt.CANCEL_ASKED:
+            return _finish(job, JobState.CANCELLED, error="cancelled while it ran")
+        case Interrupt.WORKER_STOPS:
+            return Requeue(id=job.id, lease=job.lease, kind="released")
+        case Interrupt.LEASE_LOST | None:
+            return None
+        case _:
+            assert_never(job._why)
+
+
+def _verdict(
+    job: RunningJob,
+    route: Route,
+    outcome: Outcome,
+    cause: str | None,
+    trace: str | None,
+    functions: Mapping[str, RetryFunction],
+) -> Verdict:
+    match outcome:
+        case Done():
+            return _done(job, route, outcome)
+        case Cancel():
+            return _finish(job, JobState.CANCELLED, error=outcome.reason or None)
+        case Dead():
+            return _finish(job, JobState.DEAD, error=outcome.reason)
+        case Snooze():
+            return Requeue(id=job.id, lease=job.lease, kind="snoozed", delay=outcome.delay)
+        case Retry():
+            return _retry(job, route, outcome, cause, trace, functions)
+        case _:
+            assert_never(outcome)
+
+
+def _done(job: RunningJob, route: Route, outcome: Done) -> Verdict:
+    if outcome.result is None:
+        return _finish(job, JobState.COMPLETED)
+    try:
+        result = store.encode(outcome.result, "the result")
+    except Misconfigured as error:
+        return _finish(job, JobState.DEAD, cause="failed", error=str(error))
+    if len(result) > route.result_bytes:
+        reason = f"the result has {len(result)} characters, more than the {route.result_bytes} allowed"
+        return _finish(job, JobState.DEAD, cause="failed", error=reason)
+    return _finish(job, JobState.COMPLETED, result=result)
+
+
+def _retry(
+    job: RunningJob,
+    route: Route,
+    outcome: Retry,
+    cause: str | None,
+    trace: str | None,
+    functions: Mapping[str, RetryFunction],
+) -> Verdict:
+    reason = clean(outcome.reason)
+    if job.attempt >= job.max_attempts:
+        return _finish(job, JobState.DEAD, cause=cause, error=reason, traceback=trace)
+    delay = outcome.delay
+    if delay is None:
+        try:
+            delay = delay_after(job.retry or route.retry, job.attempt, error=reason, functions=functions)
+        except Exception as error:
+            # Our own fault or the application's, not this job's: the default delay, and say so.
+            reason = clean(f"{reason} (and its retry strategy failed: {error})")
+            delay = delay_after(DEFAULT_RETRY, job.attempt)
+    return Requeue(
+        id=job.id,
+        lease=job.lease,
+        kind="retried",
+        delay=delay,
+        cause=cause,
+        error=reason,
+        traceback=clean(trace),
+    )
+
+
+def _finish(
+    job: RunningJob,
+    state: JobState,
+    *,
+    cause: str | None = None,
+    error: str | None = None,
+    traceback: str | None = None,
+    result: str | None = None,
+) -> Finish:
+    return Finish(
+        id=job.id,
+        lease=job.lease,
+        state=state,
+        # A dead letter shares its job's slot, so that both are found in the same partition.
+        dead_letter_id=new_id(slot_of(job.id)) if state is JobState.DEAD else job.id,
+        cause=cause,
+        error=clean(error),
+        traceback=clean(traceback),
+        result=result,
+        ran=timedelta(seconds=time.monotonic() - job.started),
+    )
+
+
+def clean(text: str | None) -> Any:
+    """Text that Postgres takes, of a bounded length: an error's text can hold anything."""
+    if text is None:
+        return None
+    return text[-ERROR_LENGTH * 4 :].replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()

@@ -1,0 +1,137 @@
+"""Message and Delivery: what a broker hands us; and Bridge, the seam that every broker implements."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any, Protocol
+from uuid import UUID
+
+from .job import Json
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One message, bytes in: decoding is the intake's work, never the bridge's.
+
+    `id` is the broker's or producer's stable identity, the same on every redelivery, or None where
+    there is none (then the bridge is at-least-once; a delivery tag or a redelivered flag is no
+    identity). `headers` hold JSON values; a bridge renders bytes that are not UTF-8 as
+    `{"base64": …}` and times as RFC 3339 text. `attempt` counts deliveries of this message where the
+    broker counts them (1 for the first). `coordinates` say where it was: queue, exchange, offset, …
+    """
+
+    body: bytes
+    id: str | None = None
+    key: str | None = None
+    headers: Mapping[str, Json] = field(default_factory=dict)
+    content_type: str | None = None
+    content_encoding: str | None = None
+    priority: int | None = None
+    """The broker's own number (AMQP: 0 to 255), not yet a job's priority."""
+    correlation_id: str | None = None
+    timestamp: datetime | None = None
+    attempt: int | None = None
+    coordinates: Mapping[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A message together with the handle by which its bridge settles it; the core never looks inside."""
+
+    message: Message
+    handle: Any = None
+
+
+class Fate(StrEnum):
+    """What became of a delivery, in a transaction that has committed."""
+
+    STORED = "stored"
+    DUPLICATE = "duplicate"
+    FILTERED = "filtered"
+    DEAD_LETTERED = "dead_lettered"
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """The committed answer to one delivery. `job_id` for stored and duplicate; `dead_letter_id` and
+    `reason` (a code) with `detail` (prose) for dead-lettered."""
+
+    delivery: Delivery
+    fate: Fate
+    job_id: UUID | None = None
+    dead_letter_id: UUID | None = None
+    reason: str | None = None
+    detail: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Want:
+    """How much one pull may bring: at most `count` deliveries and about `size` bytes, waiting at most
+    `wait` for the first and `linger` after it for more."""
+
+    count: int = 500
+    size: int = 8 * 1024 * 1024
+    wait: timedelta = timedelta(seconds=1)
+    linger: timedelta = timedelta(milliseconds=5)
+
+
+@dataclass(frozen=True, slots=True)
+class Guarantee:
+    """What a bridge or sink promises as it is configured, and why; `hammerwork check` prints it."""
+
+    level: str
+    """`exactly-once in effect` or `at-least-once`."""
+    because: str
+    warnings: tuple[str, ...] = ()
+
+
+class Bridge(Protocol):
+    """What stands between one broker queue and the intake. A bridge speaks to its broker only.
+
+    The framework calls, one call at a time and in this order: `open`, then `pull` and `settle` or
+    `release` again and again, then `close`. It owns the transaction, deduplication, dead letters,
+    backpressure and reconnecting, so a bridge has no retry loop and never sees Postgres.
+
+    Raise `Disconnected` from any method when the broker is gone: the framework closes, backs off and
+    opens again. Raise `Misconfigured` when trying again cannot help (wrong password, missing queue):
+    the bridge is held with that reason and opened again at a slow pace. Any other exception is taken
+    as `Disconnected` and logged with its trace.
+    """
+
+    name: str
+
+    async def open(self) -> None:
+        """Connect, declare or verify the topology, begin to receive."""
+        ...
+
+    async def pull(self, want: Want) -> Sequence[Delivery]:
+        """The next deliveries, in the broker's order; an empty sequence when `want.wait` passed.
+
+        Must return within about `want.wait` + `want.linger`; it is never cancelled half-way, so it
+        may hold messages that it has received.
+        """
+        ...
+
+    async def settle(self, receipts: Sequence[Receipt]) -> None:
+        """Tell the broker that these deliveries are stored for good. Only called after COMMIT.
+
+        Receipts come in pull order and cover whole pulls. A broker that refuses a late
+        acknowledgement will redeliver, and the inbox drops the duplicate: not an error.
+        """
+        ...
+
+    async def release(self, deliveries: Sequence[Delivery]) -> None:
+        """Hand these back to the broker unprocessed (we stop, or Postgres is away), without counting
+        a failure against them where the broker can tell the difference. Best effort."""
+        ...
+
+    async def close(self) -> None:
+        """Disconnect. Idempotent, bounded in time, never raises for a broker that is already gone."""
+        ...
+
+    async def guarantee(self) -> Guarantee:
+        """Connect on its own, look at the real topology, and say what holds. Used by `check`."""
+        ...

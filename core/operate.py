@@ -1,0 +1,322 @@
+"""The one door for acts: whatever an operator or application does to jobs, queues, dead letters and
+sinks is a function here, called by Queue, CLI and API alike."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Protocol
+from uuid import UUID
+
+from . import store
+from .database import Database, Record, statement
+from .errors import NotFound, StateConflict
+from .job import JobState, Json, check_name
+from .message import Message
+from .relay import Subscription, replay_since
+
+# --- jobs ----------------------------------------------------------------------------------------
+
+
+async def cancel(database: Database, job_id: UUID, reason: str) -> JobState:
+    """Cancel a waiting job, ask a running one to stop; the state it was in. NotFound, StateConflict."""
+    async with database.transaction() as connection:
+        rows = await connection.fetch(statement("cancel"), [job_id], reason)
+        if rows and rows[0]["state"] == JobState.RUNNING:
+            await connection.fetch(statement("announce"), [f"cancel {job_id}"])
+    if not rows:
+        await _refuse(database, job_id, "cancel")
+    return JobState(rows[0]["state"])
+
+
+async def retry(database: Database, job_id: UUID) -> None:
+    """A finished job gets all its attempts again; a scheduled one is due now. NotFound, StateConflict."""
+    async with database.transaction() as connection:
+        rows = await connection.fetch(statement("retry"), [job_id])
+        await connection.fetch(statement("announce"), [f"queue {row['queue']}" for row in rows])
+    if not rows:
+        await _refuse(database, job_id, "retry")
+
+
+async def _refuse(database: Database, job_id: UUID, act: str) -> None:
+    rows = await database.fetch("get", job_id)
+    if not rows:
+        raise NotFound(f"no job {job_id}")
+    raise StateConflict(f"cannot {act} job {job_id}: it is {rows[0]['state']}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One unsuccessful attempt of a job. `cause`: failed, timed_out or lost."""
+
+    attempt: int
+    lease: int
+    worker: UUID | None
+    started_at: datetime | None
+    ended_at: datetime
+    cause: str
+    error: str | None
+    traceback: str | None
+
+
+async def attempts(database: Database, job_id: UUID) -> list[Attempt]:
+    """The job's unsuccessful attempts, oldest first."""
+    return [Attempt(**row) for row in await database.fetch("attempts_of", job_id)]
+
+
+# --- queues --------------------------------------------------------------------------------------
+
+
+async def pause_queue(database: Database, queue: str, reason: str = "") -> None:
+    """Nothing more of the queue is claimed, by any worker, until `resume_queue`."""
+    await database.fetch("pause_queue", check_name("queue", queue), reason)
+
+
+async def resume_queue(database: Database, queue: str) -> bool:
+    """Claim again; whether the queue was paused."""
+    resumed = await database.fetch("resume_queue", check_name("queue", queue))
+    if resumed:
+        await database.fetch("announce", [f"queue {queue}"])
+    return bool(resumed)
+
+
+# --- dead letters --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetter:
+    """A message or job that was given up, as it is listed. `replayable`: its bytes are whole."""
+
+    id: UUID
+    bridge: str | None
+    queue: str | None
+    job_id: UUID | None
+    message_id: str | None
+    reason: str
+    detail: str
+    body_size: int
+    attempts: int
+    created_at: datetime
+    replayed_at: datetime | None
+    replayed_as: UUID | None
+    discarded_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetterBody:
+    """What `dead show` adds: the bytes (cut at the bridge's cap), headers and coordinates."""
+
+    letter: DeadLetter
+    body: bytes
+    body_sha256: bytes
+    content_type: str | None
+    headers: Mapping[str, Json]
+    coordinates: Mapping[str, Json]
+    message: Mapping[str, Json]
+
+    @property
+    def whole(self) -> bool:
+        return len(self.body) == self.letter.body_size
+
+
+class Replayer(Protocol):
+    """Who turns a bridge's message into a row of enqueue.sql again: the bridge's own decoder and mapping.
+
+    Answers None when the mapping filters the message out; raises BadMessage when it is still bad.
+    """
+
+    async def row_for(self, message: Message) -> tuple[object, ...] | None: ...
+
+
+async def dead_letters(
+    database: Database,
+    *,
+    bridge: str | None = None,
+    queue: str | None = None,
+    reason: str | None = None,
+    before: UUID | None = None,
+    limit: int = 50,
+    closed: bool = False,
+) -> list[DeadLetter]:
+    """Open dead letters (with `closed` also replayed and discarded ones), newest first."""
+    rows = await database.fetch("list_dead_letters", bridge, queue, reason, before, limit, closed)
+    return [DeadLetter(**row) for row in rows]
+
+
+async def dead_letter(database: Database, letter_id: UUID) -> DeadLetterBody:
+    """One dead letter with its bytes. Raises NotFound."""
+    rows = await database.fetch("dead_letter", letter_id)
+    if not rows:
+        raise NotFound(f"no dead letter {letter_id}")
+    return _letter(rows[0])
+
+
+async def replay(database: Database, letter_id: UUID, replayers: Mapping[str, Replayer]) -> UUID | None:
+    """Try a dead letter again: a job gets new attempts, a message goes through its bridge's mapping.
+
+    Returns the job's id, or None when the mapping filters the message out (the letter is closed all the
+    same). The job and the mark on the letter commit together, so two replays at once make one job.
+    Raises NotFound, StateConflict (closed already, bytes cut, bridge not configured here, job's history
+    gone) and BadMessage (still bad; the letter stays open).
+    """
+    letter = await dead_letter(database, letter_id)
+    if letter.letter.replayed_at or letter.letter.discarded_at:
+        raise StateConflict(f"dead letter {letter_id} is closed already")
+    if letter.letter.bridge is None:
+        assert letter.letter.job_id is not None
+        await retry(database, letter.letter.job_id)
+        return letter.letter.job_id
+    replayer = replayers.get(letter.letter.bridge)
+    if replayer is None:
+        raise StateConflict(
+            f"dead letter {letter_id} came by bridge {letter.letter.bridge!r}, which is not configured here"
+        )
+    if not letter.whole:
+        raise StateConflict(
+            f"dead letter {letter_id} keeps {len(letter.body)} of {letter.letter.body_size} bytes: too large"
+        )
+    row = await replayer.row_for(_message(letter))
+    async with database.transaction() as connection:
+        job_id = None if row is None else row[0]
+        if not await connection.fetch(statement("mark_replayed"), letter_id, job_id):
+            raise StateConflict(f"dead letter {letter_id} is closed already")
+        if row is not None:
+            await store.enqueue(connection, [row], announce=[str(row[1])])
+    return job_id if isinstance(job_id, UUID) else None
+
+
+async def discard(database: Database, letter_id: UUID) -> None:
+    """Close a dead letter without a replay. Its row stays for the retention time. NotFound, StateConflict."""
+    if not await database.fetch("discard_dead_letters", [letter_id]):
+        await dead_letter(database, letter_id)
+        raise StateConflict(f"dead letter {letter_id} is closed already")
+
+
+def _letter(row: Record) -> DeadLetterBody:
+    fields = DeadLetter.__dataclass_fields__
+    return DeadLetterBody(
+        letter=DeadLetter(**{name: row[name] for name in fields}),
+        body=row["body"],
+        body_sha256=row["body_sha256"],
+        content_type=row["content_type"],
+        headers=json.loads(row["headers"]),
+        coordinates=json.loads(row["coordinates"]),
+        message=json.loads(row["message"]),
+    )
+
+
+def _message(letter: DeadLetterBody) -> Message:
+    kept = dict(letter.message)
+    timestamp = kept.pop("timestamp", None)
+    return Message(
+        body=letter.body,
+        id=letter.letter.message_id,
+        headers=letter.headers,
+        content_type=letter.content_type,
+        coordinates=letter.coordinates,
+        timestamp=datetime.fromisoformat(timestamp) if timestamp else None,
+        **kept,
+    )
+
+
+# --- workers and sinks ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerInfo:
+    """A worker's life as the database knows it. `silent` is the age of its heartbeat."""
+
+    id: UUID
+    host: str
+    pid: int
+    queues: list[str]
+    concurrency: int
+    lease: timedelta
+    state: str
+    started_at: datetime
+    heartbeat_at: datetime
+    silent: timedelta
+    lost: bool
+
+
+async def workers(database: Database) -> list[WorkerInfo]:
+    return [WorkerInfo(**row) for row in await database.fetch("list_workers")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SinkInfo:
+    """A sink's state and how many wanted events are ahead of its position (capped at 10001)."""
+
+    name: str
+    kind: str
+    types: list[str]
+    state: str
+    reason: str | None
+    position_xid: str
+    position_id: int
+    failing_since: datetime | None
+    registered_at: datetime
+    behind: int
+
+
+async def sinks(database: Database) -> list[SinkInfo]:
+    return [SinkInfo(**row) for row in await database.fetch("list_sinks")]
+
+
+async def pause_sink(database: Database, sink: str, reason: str = "") -> None:
+    """Hold the sink's events and deliveries until `resume_sink`. NotFound."""
+    await _set_sink(database, sink, "paused", reason)
+
+
+async def disable_sink(database: Database, sink: str, reason: str) -> None:
+    """What the framework does to a sink that is gone; as `pause_sink`, with an operator event."""
+    await _set_sink(database, sink, "disabled", reason)
+
+
+async def resume_sink(database: Database, sink: str) -> None:
+    """Go on where the sink stopped. NotFound."""
+    await _set_sink(database, sink, "active", None)
+    await database.fetch("announce", [f"queue sink.{sink}"])
+
+
+async def _set_sink(database: Database, sink: str, state: str, reason: str | None) -> None:
+    if not await database.fetch("set_sink_state", sink, state, reason) and sink not in {
+        known.name for known in await sinks(database)
+    }:
+        raise NotFound(f"no sink {sink!r}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryRecord:
+    """One try to deliver one event. `outcome`: done, retry, dead, …"""
+
+    sink: str
+    job_id: UUID
+    event_id: str
+    attempt: int
+    status: int | None
+    error: str | None
+    ran: timedelta
+    response: str
+    outcome: str
+    at: datetime
+
+
+async def deliveries(
+    database: Database, sink: str, *, failed: bool = False, limit: int = 50
+) -> list[DeliveryRecord]:
+    """The sink's delivery log, newest first."""
+    rows = await database.fetch("list_deliveries", sink, failed, limit)
+    return [DeliveryRecord(**row) for row in rows]
+
+
+async def replay_delivery(database: Database, job_id: UUID) -> None:
+    """Deliver one event again, under the same event id: the retry of its delivery job."""
+    await retry(database, job_id)
+
+
+async def replay_sink_since(database: Database, subscription: Subscription, since: datetime) -> int:
+    """Deliver all kept events from a time on again, under their first ids; how many."""
+    return await replay_since(database, subscription, since)

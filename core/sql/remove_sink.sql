@@ -1,0 +1,2 @@
+-- $1 name text
+delete from hammerwork.sinks where name = $1 returning name

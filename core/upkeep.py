@@ -1,0 +1,161 @@
+"""Upkeep: due jobs are promoted, jobs of lost workers rescued, old rows pruned, partitions made."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import structlog
+
+from . import store
+from .backoff import Backoff
+from .database import Connection, Database, statement
+from .duty import Duty
+from .errors import HammerworkError
+from .identity import new_id, slot_of
+from .job import JobState
+from .store import Finish, Requeue
+
+log = structlog.get_logger(__name__)
+
+PROMOTE_AT_ONCE = 5000
+RESCUE_AT_ONCE = 500
+PRUNE_AT_ONCE = 5000
+LONGEST_REST = 1.0
+"""Seconds until the next look for due jobs when none was known to be due sooner: a job that is scheduled
+for less than this from now may start up to this much late."""
+
+TIDY_EVERY = 60.0
+PARTITIONS_AHEAD = 7
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retention:
+    """How long finished things are kept. Events are kept longer while an active sink has not read them."""
+
+    history: timedelta = timedelta(days=7)
+    attempts: timedelta = timedelta(days=30)
+    events: timedelta = timedelta(days=7)
+    deliveries: timedelta = timedelta(days=14)
+    dead_letters: timedelta = timedelta(days=30)
+    """After their replay or discard; open ones are kept for ever."""
+
+
+class Upkeep:
+    """Runs in every gateway and worker; one of them does the work at a time."""
+
+    def __init__(self, database: Database, retention: Retention | None = None) -> None:
+        self._database = database
+        self._retention = retention or Retention()
+        self._duty = Duty(database, "upkeep")
+        self._tidied_at = 0.0
+
+    async def run(self) -> None:
+        """Keep up until cancelled."""
+        backoff = Backoff()
+        try:
+            while True:
+                try:
+                    rest = await self._round()
+                    backoff.reset()
+                except HammerworkError as error:
+                    rest = backoff.next()
+                    log.warning("upkeep failed", error=str(error), retry_in=round(rest, 2))
+                await asyncio.sleep(rest)
+        finally:
+            await self._duty.leave()
+
+    async def _round(self) -> float:
+        """One turn of every duty that is due; how many seconds to rest after it."""
+        if not await self._duty.ours():
+            return LONGEST_REST * 2
+        await self.rescue()
+        if time.monotonic() - self._tidied_at > TIDY_EVERY:
+            await self.tidy()
+            self._tidied_at = time.monotonic()
+        if await self.promote() == PROMOTE_AT_ONCE:
+            return 0.0
+        (row,) = await self._database.fetch("next_due")
+        return LONGEST_REST if row["wait"] is None else min(LONGEST_REST, row["wait"].total_seconds())
+
+    async def promote(self) -> int:
+        """Make scheduled jobs that are due available, and tell their workers; how many."""
+        rows = await self._database.fetch("promote", PROMOTE_AT_ONCE)
+        if rows:
+            await self._database.fetch("announce", [f"queue {row['queue']}" for row in rows])
+        return sum(row["jobs"] for row in rows)
+
+    async def rescue(self) -> int:
+        """Give the jobs of workers whose lease is over to others; how many.
+
+        The attempt counts and is recorded as lost; without one left the job is dead, so that a job that
+        kills its workers does not kill them for ever.
+        """
+        rescued = 0
+        async with self._database.transaction() as connection:
+            for worker in await connection.fetch(statement("lost_workers")):
+                rescued += await self._rescue_from(connection, worker["id"])
+        return rescued
+
+    async def _rescue_from(self, connection: Connection, worker: UUID) -> int:
+        held = await connection.fetch(statement("jobs_held_by"), worker, RESCUE_AT_ONCE)
+        back = [
+            Requeue(id=row["id"], lease=row["lease"], kind="retried", cause="lost", error=_lost(worker))
+            for row in held
+            if row["attempt"] < row["max_attempts"] and row["cancel_reason"] is None
+        ]
+        ended = [
+            Finish(
+                id=row["id"],
+                lease=row["lease"],
+                state=JobState.DEAD if row["cancel_reason"] is None else JobState.CANCELLED,
+                cause="lost",
+                error=row["cancel_reason"] or _lost(worker),
+                dead_letter_id=new_id(slot_of(row["id"])),
+            )
+            for row in held
+            if row["attempt"] >= row["max_attempts"] or row["cancel_reason"] is not None
+        ]
+        if back:
+            await store.requeue(connection, worker, back)
+        if ended:
+            await store.finish(connection, worker, ended)
+        queues = sorted({row["queue"] for row in held})
+        await connection.fetch(statement("announce"), [f"queue {queue}" for queue in queues])
+        await connection.fetch(statement("unregister_worker"), worker)
+        log.warning("worker lost", worker=str(worker), jobs_given_back=len(back), jobs_ended=len(ended))
+        return len(held)
+
+    async def tidy(self) -> None:
+        """Make tomorrow's partitions, drop and prune what is past its time."""
+        await self._database.fetch("make_partitions", PARTITIONS_AHEAD)
+        await self._drop_partitions()
+        for prune in ("prune_results", "prune_inbox"):
+            pruned = PRUNE_AT_ONCE
+            while pruned == PRUNE_AT_ONCE:
+                pruned = len(await self._database.fetch(prune, PRUNE_AT_ONCE))
+        await self._database.fetch("prune_dead_letters", self._retention.dead_letters, PRUNE_AT_ONCE)
+
+    async def _drop_partitions(self) -> None:
+        now = datetime.now(UTC)
+        for row in await self._database.fetch("list_partitions"):
+            keep: timedelta = getattr(self._retention, row["parent"])
+            if row["ends_at"] + keep > now:
+                continue
+            if row["parent"] == "events":
+                (unread,) = await self._database.fetch("events_unread", row["ends_at"])
+                if unread["unread"]:
+                    log.warning("events are kept past their time: a sink has not read them", day=row["name"])
+                    continue
+            async with self._database.transaction() as connection:
+                await connection.execute("set local lock_timeout = '2s'")
+                # The name comes from pg_class, never from outside.
+                await connection.execute(f"drop table hammerwork.{row['name']}")
+            log.info("partition dropped", name=row["name"])
+
+
+def _lost(worker: UUID) -> str:
+    return f"worker {worker} was lost while it ran this"

@@ -1,0 +1,1 @@
+"""The running process: settings, composition, HTTP API, command line, telemetry, embedded servers."""

@@ -1,0 +1,1 @@
+"""First-party extras written only against the public seams."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import cache
 from importlib.resources import files
 from types import TracebackType
@@ -25,6 +25,9 @@ Record = asyncpg.Record
 STATEMENT_TIMEOUT = 30.0
 """Seconds until a statement that does not answer counts as cut: no statement of ours takes longer, so
 silence means a half-open connection."""
+
+BROKEN = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError)
+"""What the driver raises when a connection cannot be tidied up any more."""
 
 
 @cache
@@ -133,7 +136,9 @@ class Database:
         try:
             yield connection
         finally:
-            with mapped_errors(self.where, sent=True):
+            # What the block did is known by now: a connection that breaks on its way back is terminated by
+            # the pool, and that is all.
+            with suppress(*BROKEN):
                 await self._pool.release(connection)
 
     @asynccontextmanager
@@ -150,9 +155,10 @@ class Database:
                 with mapped_errors(self.where, sent=False):
                     yield connection
             except BaseException:
-                if not connection.is_closed():
-                    with mapped_errors(self.where, sent=False):
-                        await transaction.rollback()
+                # Where the connection is gone the server has rolled back, and the pool's proxy refuses every
+                # call, is_closed() too; the block's own error is the one to tell.
+                with suppress(*BROKEN):
+                    await transaction.rollback()
                 raise
             with mapped_errors(self.where, sent=True):
                 await transaction.commit()

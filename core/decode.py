@@ -95,7 +95,7 @@ class Decoder:
                     self._accept_content_type(content_type)
                 return self._json(body)
             case "text":
-                text = _utf8(body)
+                text = utf8_text(body)
                 check_storable(text, "the text")
                 return Decoded(text, json.dumps(text, ensure_ascii=False))
             case "bytes":
@@ -135,7 +135,7 @@ class Decoder:
     def _json(self, body: bytes) -> Decoded:
         if body.count(b"[") + body.count(b"{") > self.max_depth and nesting_over(body, self.max_depth):
             raise BadMessage("too_deep", f"more than {self.max_depth} levels")
-        text = _utf8(body).strip(WHITESPACE)
+        text = utf8_text(body).strip(WHITESPACE)
         if not text:
             raise BadMessage("empty_body", "no bytes" if not body else "nothing but white space")
         try:
@@ -243,7 +243,8 @@ def _encodable(text: str) -> bool:
     return True
 
 
-def _utf8(body: bytes) -> str:
+def utf8_text(body: bytes) -> str:
+    """The text of these bytes; raises BadMessage when they are not UTF-8 or begin with a mark."""
     if body.startswith(_BYTE_ORDER_MARKS):
         raise BadMessage("byte_order_mark", "UTF-8 without a byte order mark is expected")
     try:

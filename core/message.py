@@ -93,7 +93,8 @@ class Bridge(Protocol):
 
     The framework calls, one call at a time and in this order: `open`, then `pull` and `settle` or
     `release` again and again, then `close`. It owns the transaction, deduplication, dead letters,
-    backpressure and reconnecting, so a bridge has no retry loop and never sees Postgres.
+    backpressure and reconnecting, so a bridge has no retry loop and never sees Postgres. The same object
+    is opened again after a `close`, and a `pull` may follow a `release`.
 
     Raise `Disconnected` from any method when the broker is gone: the framework closes, backs off and
     opens again. Raise `Misconfigured` when trying again cannot help (wrong password, missing queue):

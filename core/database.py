@@ -91,6 +91,7 @@ class Database:
                 min_size=1,
                 max_size=self._size,
                 connect=self._connect,
+                reset=_tidy,
                 command_timeout=STATEMENT_TIMEOUT,
                 max_inactive_connection_lifetime=300.0,
             )
@@ -142,26 +143,37 @@ class Database:
                 await self._pool.release(connection)
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Connection]:
+    async def transaction(self, *, lent: bool = False) -> AsyncIterator[Connection]:
         """A transaction: committed when the block ends, rolled back when it raises.
 
-        An error of the driver inside the block comes out mapped; at COMMIT it is CommitUnknown.
+        An error of the driver inside the block comes out mapped; at COMMIT it is CommitUnknown. `lent`: an
+        application's code runs in it, so what it may have changed in the session is reset afterwards.
         """
         async with self.acquire() as connection:
-            transaction = connection.transaction()
-            with mapped_errors(self.where, sent=False):
-                await transaction.start()
             try:
-                with mapped_errors(self.where, sent=False):
+                async with self._begun(connection):
                     yield connection
-            except BaseException:
-                # Where the connection is gone the server has rolled back, and the pool's proxy refuses every
-                # call, is_closed() too; the block's own error is the one to tell.
-                with suppress(*BROKEN):
-                    await transaction.rollback()
-                raise
-            with mapped_errors(self.where, sent=True):
-                await transaction.commit()
+            finally:
+                if lent:
+                    with suppress(*BROKEN):
+                        await connection.reset()
+
+    @asynccontextmanager
+    async def _begun(self, connection: Connection) -> AsyncIterator[None]:
+        transaction = connection.transaction()
+        with mapped_errors(self.where, sent=False):
+            await transaction.start()
+        try:
+            with mapped_errors(self.where, sent=False):
+                yield
+        except BaseException:
+            # Where the connection is gone the server has rolled back, and the pool's proxy refuses every
+            # call, is_closed() too; the block's own error is the one to tell.
+            with suppress(*BROKEN):
+                await transaction.rollback()
+            raise
+        with mapped_errors(self.where, sent=True):
+            await transaction.commit()
 
     async def _connect(self, *_: object, **__: object) -> asyncpg.Connection:
         assert self._finder is not None
@@ -178,6 +190,13 @@ class Database:
     async def _expire(self) -> None:
         if self._pool is not None:
             await self._pool.expire_connections()
+
+
+async def _tidy(connection: asyncpg.Connection) -> None:
+    """Our statements leave nothing behind in a session, so the driver's reset, a round trip at every
+    release, is for the connection alone that comes back in the middle of a transaction."""
+    if connection.is_in_transaction():
+        await connection.reset()
 
 
 class mapped_errors:

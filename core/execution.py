@@ -99,7 +99,7 @@ class RunningJob:
         """
         if self.settled:
             raise Misconfigured("job.transaction() was used already: it completes the job")
-        async with self._database.transaction() as connection:
+        async with self._database.transaction(lent=True) as connection:
             yield connection
             result = None if self.result is None else store.encode(self.result, "the result")
             finish = Finish(

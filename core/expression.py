@@ -1,12 +1,14 @@
-"""CEL expressions over a message, compiled and checked at start-up, so that a typing error there never
-becomes a dead letter here."""
+"""CEL expressions over a message or an event, compiled and checked at start-up, so that a typing error
+there never becomes a dead letter here."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
+
+import structlog
 
 from .errors import BadMessage, Misconfigured
 from .job import Json
@@ -14,6 +16,8 @@ from .message import Message
 
 if TYPE_CHECKING:
     import cel
+
+log = structlog.get_logger(__name__)
 
 VARIABLES = ("body", "headers", "key", "id", "priority", "coordinates", "content_type", "timestamp", "bridge")
 """What an expression may name: the decoded body, properties of the message as in core/message.py, and
@@ -46,14 +50,9 @@ class ExpressionSet:
         self._sources = dict(sources)
         if not sources:
             return
-        # Importing cel brings its command line along (0.3 s): only those who use it pay for it.
-        import cel
-        from cel.stdlib import add_stdlib_to_context
-
-        library = cel.Context()
-        add_stdlib_to_context(library)
-        self._new_context = cel.Context
-        self._programs = {name: _compile(name, source, library) for name, source in sources.items()}
+        library = _library()
+        self._new_context = type(library)
+        self._programs = {n: _compile(n, source, library, VARIABLES) for n, source in sources.items()}
         self._names = {variable for p in self._programs.values() for variable in p.variables()}
         functions = {function for p in self._programs.values() for function in p.functions()}
         self._functions = library.functions if functions & _last_names(library) else {}
@@ -99,7 +98,34 @@ class ExpressionSet:
         return BadMessage("mapping_failed", f"{name} = `{self._sources[name][:200]}`: {why[:300]}")
 
 
-def _compile(name: str, source: str, library: cel.Context) -> cel.Program:
+class Condition:
+    """One CEL expression over named values, true or false. Raises Misconfigured as ExpressionSet does."""
+
+    def __init__(self, source: str, *, variables: Sequence[str]) -> None:
+        self.source = source
+        self._program = _compile("filter", source, _library(), variables)
+
+    def holds(self, values: Mapping[str, Json], *, otherwise: bool) -> bool:
+        """Whether it is true of these values; `otherwise` when it fails or gives no truth value."""
+        try:
+            answer = self._program.execute(dict(values))
+        except Exception as error:
+            log.warning("condition failed", condition=self.source, error=_explained(error))
+            return otherwise
+        return answer if isinstance(answer, bool) else otherwise
+
+
+def _library() -> cel.Context:
+    # Importing cel brings its command line along (0.3 s): only those who use it pay for it.
+    import cel
+    from cel.stdlib import add_stdlib_to_context
+
+    library = cel.Context()
+    add_stdlib_to_context(library)
+    return library
+
+
+def _compile(name: str, source: str, library: cel.Context, known: Sequence[str]) -> cel.Program:
     import cel
 
     try:
@@ -113,11 +139,11 @@ def _compile(name: str, source: str, library: cel.Context) -> cel.Program:
         ) from error
     plain = _STRING.sub(lambda text: " " * len(text[0]), source)
     spaces = {function.partition(".")[0] for function in library.functions if "." in function}
-    variables = {*VARIABLES, *TYPE_NAMES, *spaces, *_BOUND.findall(plain)}
+    variables = {*known, *TYPE_NAMES, *spaces, *_BOUND.findall(plain)}
     functions = NATIVE_FUNCTIONS | _last_names(library)
     for variable in program.variables():
         if variable not in variables:
-            raise _unknown(name, source, plain, "variable", variable, VARIABLES)
+            raise _unknown(name, source, plain, "variable", variable, known)
     for function in program.functions():
         if function.isidentifier() and not function.startswith("_") and function not in functions:
             raise _unknown(name, source, plain, "function", function, sorted(functions))
@@ -130,7 +156,7 @@ def _last_names(library: cel.Context) -> frozenset[str]:
 
 
 def _unknown(
-    name: str, source: str, plain: str, kind: str, wanted: str, known: tuple[str, ...] | list[str]
+    name: str, source: str, plain: str, kind: str, wanted: str, known: Sequence[str]
 ) -> Misconfigured:
     found = re.search(rf"(?<!\w){re.escape(wanted)}(?!\w)", plain)
     place = f" at column {found.start() + 1}" if found else ""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import time
 from hashlib import blake2b
+from random import getrandbits
 from uuid import UUID
 
 SLOTS = 1024
 """Fixed for ever: a job's slot routes `get`, `result` and `cancel` without a look-up once there is
 more than one partition, and it cannot be added to ids that already exist."""
+
+_FREE_BITS = ~(0xF << 76 | 0x3 << 62)
+_VERSION_7 = 0x7 << 76 | 0x2 << 62
 
 
 def slot_of(job_id: UUID) -> int:
@@ -27,10 +30,12 @@ def slot_for(*parts: str) -> int:
 
 
 def new_id(slot: int | None = None) -> UUID:
-    """A UUIDv7 (RFC 9562 §5.7: 48 bits of milliseconds, then random) whose low 10 bits are `slot`."""
-    value = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10), "big")
-    value = value & ~(0xF << 76) | 0x7 << 76
-    value = value & ~(0x3 << 62) | 0x2 << 62
+    """A UUIDv7 (RFC 9562 §5.7: 48 bits of milliseconds, then random) whose low 10 bits are `slot`.
+
+    From Python's own generator, which is seeded by the system and again in every forked child: ids need
+    to be unique, not secret, and this is made once a job.
+    """
+    value = (time.time_ns() // 1_000_000 << 80 | getrandbits(80)) & _FREE_BITS | _VERSION_7
     if slot is not None:
         value = value & ~(SLOTS - 1) | slot
     return UUID(int=value)

@@ -154,12 +154,25 @@ class Retry:
     reason: str = ""
     delay: timedelta | None = None
 
+    def __post_init__(self) -> None:
+        if self.delay is not None:
+            _check_delay(self.delay)
+
 
 @dataclass(frozen=True, slots=True)
 class Snooze:
     """Not now: run again after `delay`, without burning an attempt."""
 
     delay: timedelta
+
+    def __post_init__(self) -> None:
+        _check_delay(self.delay)
+
+
+def _check_delay(delay: object) -> None:
+    """Raise in the handler, whose fault it is, and not at the settle of a whole batch."""
+    if not isinstance(delay, timedelta):
+        raise Misconfigured(f"the delay of an outcome must be a timedelta, not {delay!r}")
 
 
 @dataclass(frozen=True, slots=True)

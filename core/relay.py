@@ -13,11 +13,11 @@ import structlog
 
 from . import store
 from .backoff import Backoff
-from .condition import Condition
 from .database import Connection, Database, Record, statement
 from .duty import Duty
 from .errors import HammerworkError, Misconfigured
 from .event import Event, EventType
+from .expression import Condition
 from .identity import new_id, slot_of
 from .job import SINK_QUEUE_PREFIX, Job, check_name
 from .status import Status

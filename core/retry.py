@@ -128,6 +128,8 @@ def _exponential(strategy: Exponential, attempt: int) -> float:
 
 def _fibonacci(strategy: Fibonacci, attempt: int) -> float:
     ceiling, unit = strategy.maximum.total_seconds(), strategy.unit.total_seconds()
+    if not unit:
+        return 0.0
     here, following = 1, 1
     for _ in range(attempt - 1):
         if here * unit >= ceiling:
@@ -168,8 +170,8 @@ def to_json(strategy: RetryStrategy) -> dict[str, Any]:
 
 def from_json(stored: Mapping[str, Any]) -> RetryStrategy:
     """The strategy that `to_json` stored; raises Misconfigured for anything else."""
-    rest = {k: v for k, v in stored.items() if k != "strategy"}
     try:
+        rest = {k: v for k, v in stored.items() if k != "strategy"}
         match stored.get("strategy"):
             case "fixed":
                 return Fixed(**_spans(rest, "delay"))
@@ -186,8 +188,8 @@ def from_json(stored: Mapping[str, Any]) -> RetryStrategy:
                 return Custom(**rest)
             case other:
                 raise Misconfigured(f"unknown retry strategy {other!r}")
-    except (TypeError, KeyError, ValueError) as error:
-        raise Misconfigured(f"stored retry strategy cannot be read: {dict(stored)!r}") from error
+    except (AttributeError, TypeError, KeyError, ValueError, OverflowError) as error:
+        raise Misconfigured(f"stored retry strategy cannot be read: {stored!r}") from error
 
 
 def _plain(value: object) -> object:

@@ -14,6 +14,8 @@ from .errors import Misconfigured
 from .job import Job, JobRecord, JobState, Json, Priority
 from .retry import to_json
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
 
 class Row(Protocol):
     """A row of an answer, read by column name."""
@@ -62,7 +64,7 @@ def encode(value: Json, what: str) -> str:
     NaN, lone surrogates and NUL characters pass Python's encoder and fail in jsonb, each elsewhere.
     """
     try:
-        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        text = _ENCODER.encode(value)
         text.encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise Misconfigured(

@@ -100,6 +100,14 @@ class Upkeep:
                 rescued += await self._rescue_from(connection, worker["id"])
         return rescued
 
+    async def rescue_ownerless(self) -> int:
+        """Give away the jobs that were claimed in the moment in which their worker was given up; how many."""
+        rescued = 0
+        async with self._database.transaction() as connection:
+            for row in await connection.fetch(statement("ownerless_claims")):
+                rescued += await self._rescue_from(connection, row["claimed_by"])
+        return rescued
+
     async def _rescue_from(self, connection: Connection, worker: UUID) -> int:
         held = await connection.fetch(statement("jobs_held_by"), worker, RESCUE_AT_ONCE)
         back = [
@@ -130,8 +138,9 @@ class Upkeep:
         return len(held)
 
     async def tidy(self) -> None:
-        """Make tomorrow's partitions, drop and prune what is past its time."""
+        """Make tomorrow's partitions, find ownerless jobs, drop and prune what is past its time."""
         await self._database.fetch("make_partitions", PARTITIONS_AHEAD)
+        await self.rescue_ownerless()
         await self._drop_partitions()
         for prune in ("prune_results", "prune_inbox"):
             pruned = PRUNE_AT_ONCE

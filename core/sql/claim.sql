@@ -1,6 +1,7 @@
 -- $1 queues text[], $2 limits integer[] (one a queue), $3 limit over all integer, $4 worker uuid
 -- Claims the most urgent available jobs of the queues that are not paused. The token of a claim is
 -- (id, lease, claimed_by); a row locked by somebody else is skipped.
+-- A claim that the network delivers when its worker has been given up finds no row of it and takes nothing.
 with picked as materialized (
     select candidate.id
     from unnest($1::text[], $2::integer[]) as wanted (queue, slots)
@@ -13,6 +14,7 @@ with picked as materialized (
         for no key update skip locked
     ) as candidate
     where not exists (select from hammerwork.queues q where q.name = wanted.queue and q.paused_at is not null)
+      and exists (select from hammerwork.workers where id = $4)
     order by candidate.priority desc, candidate.run_at, candidate.id
     limit $3
 ), claimed as (

@@ -36,15 +36,17 @@ def _refused(connection: object) -> Misconfigured:
 
 
 def _family(connection: object) -> str:
-    families = {kind.__module__.partition(".")[0] for kind in type(connection).__mro__}
-    return next((family for family in ("sqlalchemy", "psycopg") if family in families), "")
+    modules = [kind.__module__ for kind in type(connection).__mro__]
+    if any(module.startswith("sqlalchemy.ext.asyncio.") for module in modules):
+        return "sqlalchemy"
+    return "psycopg" if any(module.partition(".")[0] == "psycopg" for module in modules) else ""
 
 
 async def _from_sqlalchemy(connection: Any) -> Fetcher:
-    if hasattr(connection, "connection") and callable(connection.connection):  # AsyncSession
-        connection = await connection.connection()
     if not hasattr(connection, "exec_driver_sql"):
-        raise _refused(connection)
+        if not callable(getattr(type(connection), "connection", None)):
+            raise _refused(connection)
+        connection = await connection.connection()  # AsyncSession
     # SQLAlchemy sends BEGIN with its own first statement only; ours must not run before it.
     await connection.exec_driver_sql("select 1")
     driver = (await connection.get_raw_connection()).driver_connection

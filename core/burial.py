@@ -14,6 +14,8 @@ from .message import Message
 from .store import Fetcher
 
 DETAIL_LENGTH = 2000
+REASON_LENGTH = 100
+MOST_BITS = 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +49,7 @@ def _row(burial: Burial, body_cap: int) -> tuple[object, ...]:
     return (
         burial.id,
         burial.message_id,
-        burial.reason,
+        storable(burial.reason)[:REASON_LENGTH],
         storable(burial.detail)[:DETAIL_LENGTH],
         message.body[:body_cap],
         len(message.body),
@@ -63,7 +65,8 @@ def _row(burial: Burial, body_cap: int) -> tuple[object, ...]:
 def storable(value: Json) -> Json:
     """The value with what Postgres refuses replaced: a dead letter is stored whatever is in it.
 
-    NUL becomes U+2400, a lone surrogate U+FFFD, a number that is not finite its name.
+    NUL becomes U+2400, a lone surrogate U+FFFD, a number that is not finite its name, an integer that
+    Python would not print its size.
     """
     match value:
         case str():
@@ -74,6 +77,8 @@ def storable(value: Json) -> Json:
             return [storable(v) for v in value]
         case float() if value != value or value in (float("inf"), float("-inf")):
             return str(value)
+        case int() if value.bit_length() > MOST_BITS:
+            return f"an integer of {value.bit_length()} bits"
         case None | bool() | int() | float():
             return value
         case _:

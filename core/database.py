@@ -68,6 +68,11 @@ class Database:
         return f"Database({self.where})"
 
     @property
+    def reachable(self) -> bool:
+        """Whether `connect` can be used: not with the caller's pool, whose address we do not know."""
+        return self._finder is not None
+
+    @property
     def where(self) -> str:
         """The address without its password, for logs and errors."""
         return masked(self._finder.dsn) if self._finder else "the caller's pool"
@@ -115,7 +120,7 @@ class Database:
         if self._finder is None:
             raise Misconfigured(
                 "listening and heartbeats need a DSN of their own",
-                hint="give Queue(dsn=…), or Queue(pool=…, dsn=…) beside your pool",
+                hint="give workers and notifiers a Queue(dsn) of their own beside the one on your pool",
             )
         with mapped_errors(self.where, sent=False):
             return await self._connect()

@@ -22,6 +22,7 @@ from .database import Connection, Database, describe, statement
 from .decode import Decoder
 from .errors import BadMessage, Disconnected, HammerworkError, Misconfigured, Unavailable
 from .failpoints import reach
+from .fields import printable
 from .identity import new_id
 from .mapping import Mapper
 from .message import Bridge, Delivery, Fate, Message, Receipt, Want
@@ -31,6 +32,9 @@ log = structlog.get_logger(__name__)
 
 HOLD = 5.0
 """Seconds that a batch is kept in hand while Postgres is away, before it goes back to the broker."""
+
+LONGEST_PAUSE = 5.0
+"""Seconds between two tries to open a bridge: ingest resumes within 10 s of a broker's return."""
 
 MISCONFIGURED_RETRY = 30.0
 LONGEST_ID = 255
@@ -121,7 +125,7 @@ class Intake:
 
     async def run(self) -> None:
         """Ingest until `stop()`; never raises for what the broker, the database or a message does."""
-        backoff = Backoff()
+        backoff = Backoff(longest=LONGEST_PAUSE)
         while not self._stopping.is_set():
             pause = await self._session(backoff)
             with suppress(TimeoutError):
@@ -210,6 +214,12 @@ class Intake:
             item.bad = bad
         except Misconfigured as error:
             item.bad = BadMessage("mapping_failed", str(error))
+        except (HammerworkError, MemoryError):
+            raise
+        except (Exception, SystemExit) as error:
+            # Nobody foresaw this message. Held, it would come again and break the bridge again, for ever.
+            log.exception("a message cannot be mapped", bridge=self.bridge.name)
+            item.bad = BadMessage("mapping_failed", printable(f"{type(error).__name__}: {error}"))
         return item
 
     def _refuse_poison(self, message: Message) -> None:
@@ -344,7 +354,7 @@ def _conflicting(item: _Item) -> _Item:
 
 def _known(item: _Item, job_id: UUID | None) -> Receipt:
     """The receipt of a message that is in the inbox: ours from a try before, or somebody's from earlier."""
-    if item.bad is not None:
+    if item.bad is not None and job_id is None:
         return _receipt(item)
     if job_id == item.job_id:
         return Receipt(item.delivery, Fate.STORED, job_id=job_id)

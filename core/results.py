@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import suppress
 from datetime import timedelta
 from uuid import UUID
 
@@ -38,7 +39,7 @@ class ResultWaiter:
         if self._poller is None:
             self._poller = asyncio.create_task(self._poll(), name="wait for results")
         try:
-            async with asyncio.timeout(timeout.total_seconds() if timeout else None):
+            async with asyncio.timeout(None if timeout is None else timeout.total_seconds()):
                 row = await future
         except TimeoutError:
             raise ResultTimeout(f"job {job_id} is not finished after {timeout}") from None
@@ -66,20 +67,30 @@ class ResultWaiter:
     async def _poll(self) -> None:
         wait = SOONEST
         while self._awaited:
+            self._eager.clear()
             try:
                 rows = await self._database.fetch("outcomes", list(self._awaited))
             except Unavailable:
                 rows = []
+            except Exception as error:
+                self._give_up(error)
+                break
             for row in rows:
                 for future in self._awaited.get(row["id"], []):
                     if not future.done():
                         future.set_result(row)
-            if self._eager.is_set():
-                self._eager.clear()
-                wait = SOONEST
-            await asyncio.sleep(wait)
-            wait = min(wait * GROWTH, SLOWEST)
+            await asyncio.sleep(SOONEST)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._eager.wait(), wait)
+            wait = SOONEST if self._eager.is_set() else min(wait * GROWTH, SLOWEST)
         self._poller = None
+
+    def _give_up(self, error: Exception) -> None:
+        """What waiting cannot mend is every caller's to hear; otherwise they would wait for ever."""
+        for futures in self._awaited.values():
+            for future in futures:
+                if not future.done():
+                    future.set_exception(error)
 
 
 def _answer(job_id: UUID, row: Record) -> Json:

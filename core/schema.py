@@ -90,7 +90,7 @@ async def verify(database: Database) -> list[str]:
 
 
 async def require_current(database: Database) -> None:
-    """Raise Misconfigured unless every migration of this version is applied."""
+    """Raise Misconfigured unless every migration of this version is applied, and none of a newer one."""
     faults = [fault for fault in await verify(database) if "migrate" in fault]
     if faults:
         raise Misconfigured("; ".join(faults), hint="run `hammerwork migrate`")
@@ -125,6 +125,10 @@ def _refuse_foreign(known: dict[int, Applied]) -> None:
 
 def _drift(known: dict[int, Applied]) -> list[str]:
     faults = []
+    try:
+        _refuse_foreign(known)
+    except Misconfigured as newer:
+        faults.append(f"{newer} and cannot migrate back: {newer.hint}")
     for migration in migrations():
         applied = known.get(migration.version)
         if applied is None:

@@ -88,7 +88,14 @@ def _has_nul(value: Json) -> bool:
 
 
 def row_of(job: Job, payload: str | None = None) -> tuple[object, ...]:
-    """A job as enqueue.sql takes it; `payload` is its JSON text where somebody has it already."""
+    """A job as enqueue.sql takes it; `payload` is its JSON text where somebody has it already.
+
+    Raises Misconfigured for what Postgres would refuse, so that one job cannot spoil a batch.
+    """
+    if not 0 <= job.priority <= max(Priority):
+        raise Misconfigured(f"priority must be 0 to {max(Priority):d}, not {job.priority}")
+    if job.correlation_id is not None:
+        encode(job.correlation_id, "the correlation_id")
     return (
         job.id,
         job.queue,

@@ -61,6 +61,11 @@ class Worker:
         self.handlers = handlers if isinstance(handlers, Handlers) else Handlers(handlers)
         if not self.handlers:
             raise Misconfigured("a worker needs a handler", hint='Worker(queue, {"orders": handle_order})')
+        if not queue.database.reachable:
+            raise Misconfigured(
+                "a worker needs a DSN: its heartbeat has a connection of its own",
+                hint="Worker(Queue(dsn), …), beside the Queue on your pool",
+            )
         self.concurrency = concurrency
         self.lease = lease
         self.drain = drain

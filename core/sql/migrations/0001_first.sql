@@ -254,6 +254,14 @@ begin
         raise exception 'priority % is not allowed', enqueue.priority
             using hint = '0 background, 1 low, 2 normal, 3 high, 4 critical', errcode = '22023';
     end if;
+    if enqueue.timeout <= interval '0' then
+        raise exception 'timeout % is not allowed', enqueue.timeout
+            using hint = 'longer than nothing, or null for none', errcode = '22023';
+    end if;
+    if jsonb_typeof(enqueue.headers) <> 'object' then
+        raise exception 'headers must be a JSON object, not %', jsonb_typeof(enqueue.headers)
+            using errcode = '22023';
+    end if;
     with stored as (
         insert into hammerwork.jobs
             (id, queue, payload, priority, state, run_at, max_attempts, timeout, correlation_id, context)

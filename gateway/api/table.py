@@ -1,0 +1,95 @@
+"""The table of operations: one row each, from which routes, permissions and the OpenAPI document come."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from . import acts
+from .operation import NoBody, Operation
+from .parameters import (
+    DeadLetterFilter,
+    DeliveryFilter,
+    JobFilter,
+    JobResult,
+    Keyed,
+    NoParams,
+    OneDeadLetter,
+    OneJob,
+    OneQueue,
+    OneSink,
+)
+from .shapes import (
+    AttemptReply,
+    DeadLetterDetail,
+    DeadLetterReply,
+    DeliveryReply,
+    EnqueuedJobs,
+    EnqueuedReply,
+    JobReply,
+    JobRequest,
+    JobsRequest,
+    Page,
+    QueuePaused,
+    QueueReply,
+    Reason,
+    Replayed,
+    ResultReply,
+    Since,
+    SinkReplayed,
+    SinkReply,
+    SinkState,
+    Version,
+    WorkerReply,
+)
+
+# name, method, path, summary,
+#     permission, parameters, body, reply, what it does
+# The router takes the first path that fits, so a fixed one stands before one with a parameter.
+# fmt: off
+OPERATIONS: tuple[Operation[Any, Any, Any], ...] = (
+    Operation("enqueueJob", "POST", "/jobs", "Enqueue a job",
+              "jobs:enqueue", Keyed, JobRequest, EnqueuedReply, acts.enqueue_job,
+              status=201, location="/jobs/{id}"),
+    Operation("enqueueJobs", "POST", "/jobs/batch", "Enqueue up to 1000 jobs",
+              "jobs:enqueue", Keyed, JobsRequest, EnqueuedJobs, acts.enqueue_jobs, status=201),
+    Operation("listJobs", "GET", "/jobs", "Jobs, newest first",
+              "jobs:read", JobFilter, NoBody, Page[JobReply], acts.list_jobs),
+    Operation("getJob", "GET", "/jobs/{id}", "One job",
+              "jobs:read", OneJob, NoBody, JobReply, acts.get_job),
+    Operation("cancelJob", "POST", "/jobs/{id}/cancel", "Cancel a waiting job, or ask a running one to stop",
+              "jobs:cancel", OneJob, Reason, JobReply, acts.cancel_job),
+    Operation("retryJob", "POST", "/jobs/{id}/retry", "Run a finished job again, or a scheduled one now",
+              "jobs:retry", OneJob, NoBody, JobReply, acts.retry_job),
+    Operation("getJobResult", "GET", "/jobs/{id}/result", "How a job ended, waiting for it if asked to",
+              "jobs:read", JobResult, NoBody, ResultReply, acts.job_result),
+    Operation("listJobAttempts", "GET", "/jobs/{id}/attempts", "The unsuccessful attempts of a job",
+              "jobs:read", OneJob, NoBody, Page[AttemptReply], acts.job_attempts),
+    Operation("listQueues", "GET", "/queues", "Every queue that has live jobs or is paused",
+              "queues:read", NoParams, NoBody, Page[QueueReply], acts.list_queues),
+    Operation("pauseQueue", "POST", "/queues/{queue}/pause", "Let workers claim nothing more of a queue",
+              "queues:pause", OneQueue, Reason, QueuePaused, acts.pause_queue),
+    Operation("resumeQueue", "POST", "/queues/{queue}/resume", "Let workers claim of a queue again",
+              "queues:pause", OneQueue, NoBody, QueuePaused, acts.resume_queue),
+    Operation("listDeadLetters", "GET", "/dead-letters", "Messages and jobs that were given up, newest first",
+              "dead-letters:read", DeadLetterFilter, NoBody, Page[DeadLetterReply], acts.list_dead_letters),
+    Operation("getDeadLetter", "GET", "/dead-letters/{id}", "One dead letter with its bytes",
+              "dead-letters:read", OneDeadLetter, NoBody, DeadLetterDetail, acts.get_dead_letter),
+    Operation("replayDeadLetter", "POST", "/dead-letters/{id}/replay", "Send a dead letter its way again",
+              "dead-letters:replay", OneDeadLetter, NoBody, Replayed, acts.replay_dead_letter),
+    Operation("discardDeadLetter", "POST", "/dead-letters/{id}/discard", "Close a dead letter for good",
+              "dead-letters:discard", OneDeadLetter, NoBody, DeadLetterDetail, acts.discard_dead_letter),
+    Operation("listWorkers", "GET", "/workers", "Every worker that is known",
+              "workers:read", NoParams, NoBody, Page[WorkerReply], acts.list_workers),
+    Operation("listSinks", "GET", "/sinks", "Every sink, and how far it is behind",
+              "sinks:read", NoParams, NoBody, Page[SinkReply], acts.list_sinks),
+    Operation("pauseSink", "POST", "/sinks/{sink}/pause", "Hold a sink's events and deliveries",
+              "sinks:pause", OneSink, Reason, SinkState, acts.pause_sink),
+    Operation("resumeSink", "POST", "/sinks/{sink}/resume", "Go on where a sink stopped",
+              "sinks:pause", OneSink, NoBody, SinkState, acts.resume_sink),
+    Operation("replaySink", "POST", "/sinks/{sink}/replay", "Deliver all kept events from a time on again",
+              "sinks:replay", OneSink, Since, SinkReplayed, acts.replay_sink),
+    Operation("listSinkDeliveries", "GET", "/sinks/{sink}/deliveries", "Tries to deliver, newest first",
+              "sinks:read", DeliveryFilter, NoBody, Page[DeliveryReply], acts.sink_deliveries),
+    Operation("getVersion", "GET", "/version", "The version of the gateway",
+              "version:read", NoParams, NoBody, Version, acts.get_version),
+)

@@ -1,0 +1,136 @@
+"""Commands about the process and its schema: run, check, migrate, verify, version, config show."""
+
+from __future__ import annotations
+
+from importlib.metadata import version as installed_version
+
+import typer
+
+from .failures import Ended, ExitCode
+from .options import AsJson, Config
+from .output import escaped, note, show_json, show_list
+
+config_app = typer.Typer(help="The settings, and where each of them comes from.", rich_markup_mode=None)
+
+
+def register(root: typer.Typer) -> None:
+    """Hang the commands that stand at the top."""
+    for command in (run, check, migrate, verify, version):
+        root.command()(command)
+
+
+def run(config: Config = None) -> None:
+    """Run the gateway: bridges, relays, webhooks, API, metrics.
+
+    SIGTERM or Ctrl-C stops it in good order, a second one in a hurry. Without a database it starts an
+    embedded Postgres (extra `embedded`).
+
+    \b
+      hammerwork run --config hammerwork.toml
+    """
+    from ..app import main
+    from ..settings import load
+
+    raise typer.Exit(main(load(config)))
+
+
+def check(config: Config = None, as_json: AsJson = False) -> None:
+    """Say what is guaranteed, connecting to everything.
+
+    Prints for each bridge and sink what holds and why; exits with 8 if something is wrong.
+
+    \b
+      hammerwork check --config hammerwork.toml
+    """
+    import asyncio
+
+    from ..check import check as look
+    from ..settings import load
+    from .session import quiet_logs
+
+    quiet_logs()
+    report = asyncio.run(look(load(config)))
+    if as_json:
+        show_json(report.json())
+    else:
+        print(escaped(report.text(), keep="\n"))
+    if report.exit_code:
+        raise Ended(ExitCode.FINDINGS)
+
+
+def migrate(config: Config = None) -> None:
+    """Create or upgrade the schema.
+
+    Safe to run from many places at once, and to be killed; prints each migration that it applied.
+
+    \b
+      hammerwork migrate && hammerwork verify
+    """
+    from ...core import schema
+    from .session import talk
+
+    applied = talk(config, lambda session: schema.migrate(session.database))
+    for migration in applied:
+        print(f"{migration.version:04}\t{migration.name}")
+    if not applied:
+        note("the schema is current")
+
+
+def verify(config: Config = None, as_json: AsJson = False) -> None:
+    """Say what is wrong with the schema and the server.
+
+    Prints one line a fault and exits with 8; prints nothing when all is well.
+
+    \b
+      hammerwork verify || hammerwork migrate
+    """
+    from ...core import schema
+    from .session import talk
+
+    faults = talk(config, lambda session: schema.verify(session.database))
+    if as_json:
+        show_json({"ok": not faults, "faults": faults})
+    else:
+        for fault in faults:
+            print(escaped(fault))
+    if faults:
+        raise Ended(ExitCode.FINDINGS)
+
+
+def version() -> None:
+    """Print the version.
+
+    The version of the package; a running gateway tells its own at /api/v1/version.
+
+    \b
+      hammerwork version
+    """
+    print(installed_version("hammerwork"))
+
+
+@config_app.callback()
+def _config() -> None:
+    """The settings, and where each of them comes from."""
+
+
+@config_app.command("show")
+def show_config(config: Config = None, as_json: AsJson = False) -> None:
+    """Show every setting with its value and its source.
+
+    Defaults too; secrets are masked. The names are those of the TOML file.
+
+    \b
+      hammerwork config show | grep ^database
+    """
+    from ..settings import load
+
+    settings = [
+        {"name": source.name, "value": source.value, "source": str(source.origin)}
+        for source in load(config).sources()
+    ]
+    columns = {
+        "name": lambda setting: setting["name"],
+        "value": lambda setting: setting["value"],
+        "source": lambda setting: setting["source"],
+    }
+    show_list(settings, columns, as_json)

@@ -1,0 +1,97 @@
+"""A command's talk with the database: settings, the connection, one coroutine, the end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import TypeVar
+
+import structlog
+
+from ...core.database import Database
+from ...core.errors import Misconfigured
+from ...core.queue import Queue
+from ..settings import Settings, load
+
+T = TypeVar("T")
+
+PATIENCE = timedelta(seconds=1)
+"""A person waits: an enqueue does not try for long while Postgres is away."""
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """What an act of a command works with."""
+
+    settings: Settings
+    queue: Queue
+
+    @property
+    def database(self) -> Database:
+        return self.queue.database
+
+
+def talk(config: Path | None, act: Callable[[Session], Awaitable[T]]) -> T:
+    """Read the settings, connect, do one thing, and disconnect."""
+    quiet_logs()
+    settings = load(config)
+
+    async def talking() -> T:
+        async with opened(settings, application_name="hammerwork-cli", size=2) as database:
+            queue = Queue(database=database, patience=PATIENCE)
+            try:
+                return await act(Session(settings, queue))
+            finally:
+                await queue.close()
+
+    return asyncio.run(talking())
+
+
+@asynccontextmanager
+async def opened(settings: Settings, *, application_name: str, size: int) -> AsyncIterator[Database]:
+    """The settings' database; without one, the embedded Postgres, if a gateway has made it before."""
+    if settings.database.url is not None:
+        database = _database(settings, settings.database.url.get_secret_value(), application_name, size)
+        try:
+            yield database
+        finally:
+            await database.close()
+        return
+    from ..embedded import EmbeddedPostgres, default_directory
+
+    directory = settings.database.embedded_dir or default_directory()
+    if not (directory / "data" / "PG_VERSION").exists():
+        raise Misconfigured(
+            "no database is configured, and no gateway has made an embedded one yet",
+            hint="set HAMMERWORK_DATABASE_URL=postgresql://user:password@host:5432/name, or database.url"
+            " in the file of --config",
+        )
+    async with EmbeddedPostgres(directory) as embedded:
+        database = _database(settings, embedded.dsn, application_name, size)
+        try:
+            yield database
+        finally:
+            await database.close()
+
+
+def _database(settings: Settings, dsn: str, application_name: str, size: int) -> Database:
+    return Database(
+        dsn,
+        size=size,
+        application_name=application_name,
+        prepared_statements=settings.database.prepared_statements,
+    )
+
+
+def quiet_logs() -> None:
+    """Warnings only, and on standard error: standard output is for data."""
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )

@@ -1,0 +1,88 @@
+"""MessageBridge: a bridge put together in code, for an application that embeds the intake."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
+
+from pydantic import ValidationError
+
+from ..core.decode import Decoder
+from ..core.errors import Misconfigured
+from ..core.intake import Intake, IntakeLimits
+from ..core.mapping import CallableMapping, Expressions, FieldMapping, Mapper, Transform
+from ..core.message import Bridge
+from ..core.queue import Queue
+
+
+@dataclass(frozen=True, slots=True)
+class MessageBridge:
+    """From a broker to a queue:
+
+        bridge = (
+            MessageBridge()
+            .from_rabbitmq("amqp://localhost", queue="orders")
+            .to_queue("external_jobs", transform=to_job)
+        )
+        await bridge.run(queue)
+
+    Every step answers a new MessageBridge. What the bridge does with messages, identities and dead
+    letters is what a gateway with the same settings would do.
+    """
+
+    source: Bridge | None = None
+    mapper: Mapper | None = None
+    decoder: Decoder = field(default_factory=Decoder)
+    limits: IntakeLimits = field(default_factory=IntakeLimits)
+
+    def from_rabbitmq(self, url: str, *, queue: str, name: str = "rabbitmq", **options: Any) -> Self:
+        """Read a RabbitMQ queue; `options` are those of `[bridges.NAME]` with type rabbitmq."""
+        from ..bridges.rabbitmq import RabbitmqBridge, RabbitmqOptions
+
+        try:
+            read = RabbitmqOptions.model_validate({"url": url, "queue": queue, **options})
+        except ValidationError as error:
+            faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+            raise Misconfigured(f"the RabbitMQ bridge {name!r} cannot be: {faults}") from error
+        return replace(self, source=RabbitmqBridge(name, read))
+
+    def from_bridge(self, bridge: Bridge) -> Self:
+        """Read any bridge, one of your own for instance."""
+        return replace(self, source=bridge)
+
+    def to_queue(
+        self,
+        queue: str | None = None,
+        *,
+        transform: Transform | None = None,
+        map: Expressions | None = None,
+        max_attempts: int = 5,
+    ) -> Self:
+        """Make each message a job of `queue`.
+
+        `map` holds CEL expressions, one a field of the job (`map.queue` in place of `queue`);
+        `transform` is called with the message and its decoded body, and answers a Job, a payload, or
+        None to leave the message out.
+        """
+        fields = FieldMapping(queue, expressions=map, max_attempts=max_attempts)
+        return replace(self, mapper=fields if transform is None else CallableMapping(transform, fields))
+
+    def decoded_by(self, decoder: Decoder) -> Self:
+        """Read bodies with other limits or another format than strict JSON."""
+        return replace(self, decoder=decoder)
+
+    def within(self, limits: IntakeLimits) -> Self:
+        """Gather other batches, remember identities for another time."""
+        return replace(self, limits=limits)
+
+    def intake(self, queue: Queue) -> Intake:
+        """The intake, to be run and stopped by the caller. Raises Misconfigured when a part is missing."""
+        if self.source is None or self.mapper is None:
+            raise Misconfigured(
+                "a MessageBridge needs a source and a queue", hint="call from_rabbitmq() and to_queue()"
+            )
+        return Intake(queue.database, self.source, self.decoder, self.mapper, self.limits)
+
+    async def run(self, queue: Queue) -> None:
+        """Ingest until the task is cancelled; what is in hand is then stored and settled, or comes again."""
+        await self.intake(queue).run()

@@ -1,0 +1,204 @@
+"""From settings to the parts that they describe: bridges with their decoders and mappings, sinks with their
+subscriptions, the application's handlers. Nothing here connects to anything."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from ..core.database import Database
+from ..core.decode import Decoder
+from ..core.deliver import DeliveryPolicy
+from ..core.errors import Misconfigured
+from ..core.event import Sink
+from ..core.expression import Condition
+from ..core.handlers import Handlers
+from ..core.intake import Intake, IntakeLimits
+from ..core.mapping import CallableMapping, Expressions, FieldMapping, Mapper
+from ..core.message import Bridge
+from ..core.relay import FILTER_VARIABLES, Subscription
+from ..core.retry import Schedule
+from . import catalog
+from .guarded import GuardedBridge
+from .settings import BridgeSettings, Settings, SinkSettings, WorkerSettings
+
+S = TypeVar("S")
+P = TypeVar("P")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ingest:
+    """One bridge and what becomes of its messages."""
+
+    name: str
+    kind: str
+    bridge: Bridge
+    decoder: Decoder
+    mapper: Mapper
+    limits: IntakeLimits
+    guarded: bool
+    required: bool
+
+    def intake(self, database: Database) -> Intake:
+        """The actor that runs it."""
+        bridge = GuardedBridge(self.bridge) if self.guarded else self.bridge
+        return Intake(database, bridge, self.decoder, self.mapper, self.limits, kind=self.kind)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outlet:
+    """One sink and what it wants."""
+
+    name: str
+    kind: str
+    sink: Sink
+    subscription: Subscription
+    policy: DeliveryPolicy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """Everything that the settings name and enable, by name."""
+
+    ingests: Mapping[str, Ingest]
+    outlets: Mapping[str, Outlet]
+    handlers: Handlers | None
+
+
+def build_parts(settings: Settings) -> Parts:
+    """Raises Misconfigured that lists every fault."""
+    faults: list[Misconfigured] = []
+    bridges = ((name, s) for name, s in settings.bridges.items() if s.enabled)
+    sinks = ((name, s) for name, s in settings.sinks.items() if s.enabled)
+    ingests = _each("bridges", bridges, _ingest, faults)
+    outlets = _each("sinks", sinks, _outlet, faults)
+    handlers: Handlers | None = None
+    try:
+        handlers = load_handlers(settings.worker)
+    except Misconfigured as error:
+        faults.append(error)
+    if len(faults) == 1:
+        raise faults[0]
+    if faults:
+        lines = "\n  ".join(f"{error} ({error.hint})" if error.hint else str(error) for error in faults)
+        raise Misconfigured(f"{len(faults)} settings are wrong:\n  {lines}")
+    return Parts(ingests=ingests, outlets=outlets, handlers=handlers)
+
+
+def replayers(settings: Settings, database: Database) -> dict[str, Intake]:
+    """By bridge, what `operate.replay` sends its dead letters through; disabled bridges too."""
+    return {name: _ingest(name, bridge).intake(database) for name, bridge in settings.bridges.items()}
+
+
+def load_handlers(settings: WorkerSettings) -> Handlers | None:
+    """The application's handlers, or None when the settings name none. Raises Misconfigured."""
+    if settings.handlers is None:
+        return None
+    module, _, name = settings.handlers.partition(":")
+    try:
+        found: object = importlib.import_module(module)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except ModuleNotFoundError as error:
+        raise Misconfigured(
+            f"worker.handlers names {settings.handlers!r}, but {error}",
+            hint="install it beside hammerwork, or put its folder on PYTHONPATH",
+        ) from error
+    except AttributeError as error:
+        raise Misconfigured(f"worker.handlers: {module} has no {name!r}") from error
+    except Exception as error:
+        raise Misconfigured(
+            f"worker.handlers: importing {module} failed with {type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(found, Handlers):
+        raise Misconfigured(
+            f"worker.handlers: {settings.handlers!r} is a {type(found).__name__}",
+            hint="name a hammerwork.core.handlers.Handlers",
+        )
+    return found.only(list(settings.queues)) if settings.queues else found
+
+
+def _each(
+    section: str, named: Iterable[tuple[str, S]], build: Callable[[str, S], P], faults: list[Misconfigured]
+) -> dict[str, P]:
+    built = {}
+    for name, settings in named:
+        try:
+            built[name] = build(name, settings)
+        except Misconfigured as error:
+            error.args = (f"{section}.{name}: {error}",)
+            faults.append(error)
+    return built
+
+
+def _ingest(name: str, settings: BridgeSettings) -> Ingest:
+    decode, batch = settings.decode, settings.batch
+    return Ingest(
+        name=name,
+        kind=settings.type,
+        bridge=catalog.bridges.find(settings.type).build(name, settings.options),
+        decoder=Decoder(
+            format=decode.format,
+            max_bytes=decode.max_bytes,
+            max_depth=decode.max_depth,
+            check_content_type=decode.check_content_type,
+        ),
+        mapper=_mapper(name, settings),
+        limits=IntakeLimits(
+            count=batch.count,
+            size=batch.size,
+            linger=batch.linger,
+            wait=batch.wait,
+            dead_letter_bytes=settings.dead_letter_bytes,
+            dedupe_window=settings.dedupe_window,
+            max_deliveries=settings.max_deliveries,
+        ),
+        guarded=settings.guarantee == "exactly_once",
+        required=settings.required,
+    )
+
+
+def _mapper(name: str, settings: BridgeSettings) -> Mapper:
+    job = settings.job
+    fixed = settings.to_queue
+    if fixed is None and settings.map.queue is None:
+        fixed = name
+    fields = FieldMapping(
+        fixed,
+        expressions=Expressions(**settings.map.model_dump()),
+        priority_from_broker=job.priority_from_broker,
+        allowed_queues=job.allowed_queues,
+        max_attempts=job.max_attempts,
+        timeout=job.timeout,
+    )
+    if settings.transform is None:
+        return fields
+    return CallableMapping(settings.transform, fields, timeout=settings.transform_timeout)
+
+
+def _outlet(name: str, settings: SinkSettings) -> Outlet:
+    condition = None
+    if settings.filter is not None:
+        condition = Condition(settings.filter, variables=FILTER_VARIABLES)
+    policy = DeliveryPolicy(
+        retry=Schedule(delays=settings.retry),
+        max_attempts=len(settings.retry) + 1,
+        concurrency=settings.concurrency,
+        disable_after=settings.disable_after,
+    )
+    return Outlet(
+        name=name,
+        kind=settings.type,
+        sink=catalog.sinks.find(settings.type).build(name, settings.options),
+        subscription=Subscription(
+            name=name,
+            types=settings.types,
+            queues=settings.queues,
+            condition=condition,
+            source=settings.source,
+            max_attempts=policy.max_attempts,
+        ),
+        policy=policy,
+    )

@@ -1,0 +1,323 @@
+"""WebhookSink: events POSTed to an HTTP endpoint, signed as Standard Webhooks."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import re
+import ssl
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
+from typing import Annotated, Literal, Self, assert_never
+from urllib.parse import quote
+
+import aiohttp
+from aiohttp.abc import AbstractResolver
+from pydantic import AfterValidator, BaseModel, ByteSize, ConfigDict, Field, SecretStr, model_validator
+
+from ..core.errors import Misconfigured, Unavailable
+from ..core.event import DeliveryAttempt, DeliveryReport
+from ..core.job import Json
+from ..core.message import Guarantee
+from ..core.signature import Keyring, VerifyingKey, parse_key
+from .egress import Egress
+from .verdict import GONE, judge, judge_failure
+
+Body = Literal["cloudevents", "cloudevents-binary", "standard"]
+
+EXCERPT = 4096
+"""Bytes of a response that the delivery log keeps."""
+KEEPALIVE = 4.0
+"""Seconds that an idle connection is kept: less than the 5 s after which common servers close theirs, so
+that no event is sent into a connection that is being closed."""
+MOST_HEADERS, LONGEST_HEADER = 100, 8190
+"""How many response headers are taken, and of how many bytes each (the status line too)."""
+
+HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+HEADER_VALUE = re.compile(r"[!-~](?:[ -~\t]*[!-~])?")
+OWN_HEADERS = frozenset(
+    {"host", "connection", "keep-alive", "te", "trailer", "upgrade", "expect", "cookie", "date"}
+    | {"content-length", "content-type", "content-encoding", "transfer-encoding", "accept-encoding"}
+)
+OWN_PREFIXES = ("webhook-", "ce-", "proxy-")
+
+_SAFE_IN_CE_HEADERS = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in '"%')
+
+
+def _usable_headers(headers: dict[str, SecretStr]) -> dict[str, SecretStr]:
+    for name, value in headers.items():
+        if HEADER_NAME.fullmatch(name) is None:
+            raise ValueError(f"{name[:80]!r} is no header name")
+        if name.lower() in OWN_HEADERS or name.lower().startswith(OWN_PREFIXES):
+            raise ValueError(f"the header {name} is set by the sink or the connection")
+        if HEADER_VALUE.fullmatch(value.get_secret_value()) is None:
+            raise ValueError(f"the value of {name} is empty or has characters that a header cannot carry")
+    return headers
+
+
+class _Options(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class TlsOptions(_Options):
+    """PEM files for `https://`; without `ca_file` the system's authorities are trusted."""
+
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+
+
+class WebhookOptions(_Options):
+    """Where events are sent, how they are signed, and what the endpoint may cost us.
+
+    Concurrency, the retry schedule and when the sink is given up are settings of every sink.
+    """
+
+    url: SecretStr
+    """The paths and queries of webhooks often authorise the sender, so the whole is a secret."""
+    secrets: tuple[SecretStr, ...] = ()
+    """`whsec_…` (HMAC) and `whsk_…` (Ed25519) keys, the newest first. Each of them signs, so that one can be
+    exchanged without a gap."""
+    secrets_file: Path | None = None
+    """One key a line; read when the sink is made."""
+    body: Body = "cloudevents"
+    """`cloudevents`: the event as one JSON object. `cloudevents-binary`: its attributes as `ce-` headers,
+    its data as the body. `standard`: the body `{type, timestamp, data}` of Standard Webhooks."""
+    headers: Annotated[dict[str, SecretStr], AfterValidator(_usable_headers)] = {}
+    timeout: timedelta = Field(timedelta(seconds=15), gt=timedelta(0), le=timedelta(minutes=5))
+    """From the first DNS question to the end of the answer."""
+    connect_timeout: timedelta = Field(timedelta(seconds=5), gt=timedelta(0))
+    """For DNS, TCP and TLS together."""
+    max_retry_after: timedelta = Field(timedelta(hours=24), ge=timedelta(0))
+    response_bytes: ByteSize = Field(ByteSize(16 * 1024), ge=0, le=1024 * 1024)
+    """What is read of a response's body; of a longer one the connection is closed."""
+    allow_http: bool = False
+    allow_networks: tuple[IPv4Network | IPv6Network, ...] = ()
+    """CIDR blocks that may be reached although they are private, local or reserved."""
+    tls: TlsOptions = TlsOptions()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.secrets and self.secrets_file is not None:
+            raise ValueError("give secrets or secrets_file, and not both")
+        if self.tls.key_file is not None and self.tls.cert_file is None:
+            raise ValueError("tls.key_file needs tls.cert_file")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class _Content:
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    status: int
+    retry_after: str | None
+    excerpt: str
+
+
+class WebhookSink:
+    """Implements `core.event.Sink` for one URL: at least once, with a stable `webhook-id`.
+
+    A 2xx status means taken, whatever becomes of the body after it. Redirects are never followed, addresses
+    are checked at every dial, and of an answer only a bounded part is read, within `timeout` as a whole.
+    Raises Misconfigured for a URL, key or TLS file that cannot be used, and MissingExtra for Ed25519.
+    """
+
+    def __init__(
+        self, name: str, options: WebhookOptions, *, resolver: AbstractResolver | None = None
+    ) -> None:
+        self.name = name
+        self._options = options
+        self._resolver = resolver
+        self._egress = Egress(name, allow=options.allow_networks, allow_http=options.allow_http)
+        self._url = self._egress.check_url(options.url.get_secret_value())
+        self._keyring = _keyring(options)
+        self._tls = _tls_context(options.tls)
+        self._headers = {name: value.get_secret_value() for name, value in options.headers.items()}
+        self._session: aiohttp.ClientSession | None = None
+
+    async def open(self) -> None:
+        """Ready a session; nothing is connected before the first delivery."""
+        if self._session is not None:
+            return
+        connector = aiohttp.TCPConnector(
+            socket_factory=self._egress.socket_factory,
+            resolver=self._resolver,
+            ssl=self._tls,
+            keepalive_timeout=KEEPALIVE,
+            limit=0,  # the framework bounds how many deliveries run
+        )
+        self._session = aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            trust_env=False,
+            read_bufsize=max(self._options.response_bytes, 1024),
+            max_line_size=LONGEST_HEADER,
+            max_field_size=LONGEST_HEADER,
+            max_headers=MOST_HEADERS,
+        )
+
+    async def close(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    async def guarantee(self) -> Guarantee:
+        return Guarantee(
+            "at-least-once",
+            "an event is sent again, with the same webhook-id, until a 2xx answer; the receiver drops the"
+            " repetitions by that id",
+            tuple(self._warnings()),
+        )
+
+    def _warnings(self) -> Iterator[str]:
+        options = self._options
+        if self._keyring is None:
+            yield "nothing is signed: anybody can send events in our name; set secrets"
+        if self._url.scheme == "http":
+            yield "the url is http://: anybody on the way can read and change events"
+        if options.allow_networks:
+            yield f"addresses of {', '.join(map(str, options.allow_networks))} may be reached"
+        if options.body == "cloudevents-binary":
+            yield "the signature covers webhook-id and the body, not the ce- headers"
+
+    async def deliver(self, attempt: DeliveryAttempt) -> DeliveryReport:
+        """One POST. Never raises for what the endpoint or the network does."""
+        if self._session is None:
+            raise Unavailable(f"the sink {self.name} is not open")
+        started = time.monotonic()
+        try:
+            answer = await self._send(self._session, attempt)
+        except (aiohttp.ClientError, OSError) as failure:
+            failed, error = judge_failure(failure)
+            return DeliveryReport(outcome=failed, error=error, duration=time.monotonic() - started)
+        outcome, reason = judge(answer.status, answer.retry_after, self._options.max_retry_after)
+        return DeliveryReport(
+            outcome=outcome,
+            status=answer.status,
+            error=reason,
+            duration=time.monotonic() - started,
+            response=answer.excerpt,
+            disable=GONE if reason == GONE else None,
+        )
+
+    async def _send(self, session: aiohttp.ClientSession, attempt: DeliveryAttempt) -> _Answer:
+        deadline = asyncio.get_running_loop().time() + self._options.timeout.total_seconds()
+        content = _content(attempt.cloud_event, self._options.body)
+        async with asyncio.timeout_at(deadline):
+            response = await session.post(
+                self._url,
+                # Not the bytes themselves, which aiohttp warns about from 1 MiB on.
+                data=io.BytesIO(content.body),
+                headers=self._request_headers(attempt.event_id, content),
+                allow_redirects=False,
+                timeout=aiohttp.ClientTimeout(connect=self._options.connect_timeout.total_seconds()),
+            )
+        try:
+            body = await self._start_of_body(response, deadline)
+        finally:
+            response.release()  # which closes a connection whose answer was not read to its end
+        encoded = "Content-Encoding" in response.headers
+        return _Answer(
+            status=response.status,
+            retry_after=response.headers.get("Retry-After"),
+            excerpt="" if encoded else body[:EXCERPT].decode("utf-8", "replace"),
+        )
+
+    def _request_headers(self, event_id: str, content: _Content) -> dict[str, str]:
+        now = datetime.now(UTC)
+        if self._keyring is None:
+            identity = {"webhook-id": event_id, "webhook-timestamp": str(int(now.timestamp()))}
+        else:
+            identity = self._keyring.headers(event_id, now, content.body)
+        own = {"User-Agent": "hammerwork", "Accept-Encoding": "identity"}
+        return {**own, **self._headers, **content.headers, **identity}
+
+    async def _start_of_body(self, response: aiohttp.ClientResponse, deadline: float) -> bytes:
+        """At most `response_bytes`. The status has been read by now, so the body's faults are no failure."""
+        most, body = self._options.response_bytes, bytearray()
+        with suppress(aiohttp.ClientError, OSError):
+            async with asyncio.timeout_at(deadline):
+                while piece := await response.content.read(most - len(body)):
+                    body += piece
+        return bytes(body)
+
+
+# --- what is sent --------------------------------------------------------------------------------
+
+
+def _content(event: Mapping[str, Json], form: Body) -> _Content:
+    match form:
+        case "cloudevents":
+            return _Content({"Content-Type": "application/cloudevents+json; charset=utf-8"}, _bytes(event))
+        case "cloudevents-binary":
+            attributes = {k: v for k, v in event.items() if k not in ("data", "datacontenttype")}
+            headers = {f"ce-{name}": _ce_value(value) for name, value in attributes.items()}
+            kind = str(event.get("datacontenttype", "application/json"))
+            return _Content({"Content-Type": kind, **headers}, _bytes(event.get("data")))
+        case "standard":
+            body = {"type": event["type"], "timestamp": event["time"], "data": event.get("data")}
+            return _Content({"Content-Type": "application/json"}, _bytes(body))
+        case _:
+            assert_never(form)
+
+
+def _bytes(value: Json) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _ce_value(value: Json) -> str:
+    """An attribute as a header (CloudEvents HTTP binding 1.0.2, §3.1.3.2): what is not visible ASCII, and
+    the quote and percent signs, as percent-encoded UTF-8."""
+    text = json.dumps(value) if isinstance(value, bool) else str(value)
+    return quote(text, safe=_SAFE_IN_CE_HEADERS)
+
+
+# --- what was set --------------------------------------------------------------------------------
+
+
+def _keyring(options: WebhookOptions) -> Keyring | None:
+    """The keys that sign; None where none is set. Blocks for reading the file."""
+    texts = [secret.get_secret_value() for secret in options.secrets]
+    if options.secrets_file is not None:
+        texts = _lines(options.secrets_file)
+    keys = tuple(parse_key(text) for text in texts)
+    if any(isinstance(key, VerifyingKey) for key in keys):
+        raise Misconfigured("secrets holds a whpk_ key, which cannot sign", hint="give whsec_ or whsk_ keys")
+    return Keyring(keys) if keys else None
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        lines = path.read_text("utf-8").split()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise Misconfigured(f"secrets_file {path} cannot be read: {reason}") from error
+    if not lines:
+        raise Misconfigured(f"secrets_file {path} is empty", hint="write one key a line")
+    return lines
+
+
+def _tls_context(tls: TlsOptions) -> ssl.SSLContext:
+    """Blocks for reading files. The endpoint's certificate and name are always verified, from TLS 1.2 up."""
+    try:
+        context = ssl.create_default_context(cafile=tls.ca_file)
+        if tls.cert_file is not None:
+            context.load_cert_chain(tls.cert_file, tls.key_file)
+    except (OSError, ValueError) as error:  # an SSLError is an OSError
+        raise Misconfigured(
+            f"the TLS files cannot be used: {error}",
+            hint="check tls.ca_file, tls.cert_file and tls.key_file: PEM, readable, without a passphrase",
+        ) from error
+    context.set_alpn_protocols(["http/1.1"])
+    return context

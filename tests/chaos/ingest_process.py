@@ -1,0 +1,32 @@
+"""A gateway reduced to its ingest: one RabbitMQ queue into one database, until SIGTERM."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+
+from hammerwork.bridges.rabbitmq import RabbitmqBridge, RabbitmqOptions
+from hammerwork.core.database import Database
+from hammerwork.core.decode import Decoder
+from hammerwork.core.intake import Intake, IntakeLimits
+from hammerwork.core.mapping import FieldMapping
+
+
+async def main() -> None:
+    settings = {"url": os.environ["CHAOS_RABBITMQ_URL"], "queue": os.environ["CHAOS_QUEUE"], "prefetch": 100}
+    async with Database(os.environ["CHAOS_DSN"], size=3) as database:
+        intake = Intake(
+            database,
+            RabbitmqBridge("orders", RabbitmqOptions.model_validate(settings)),
+            Decoder(),
+            FieldMapping(queue="work"),
+            IntakeLimits(count=int(os.environ["CHAOS_BATCH"])),
+            kind="rabbitmq",
+        )
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, intake.stop)
+        await intake.run()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

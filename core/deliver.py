@@ -15,7 +15,7 @@ from .event import DeliveryAttempt, DeliveryReport, Sink
 from .execution import RunningJob
 from .handlers import Handlers
 from .job import SINK_QUEUE_PREFIX, Cancel, Dead, Done, Outcome, Retry, Snooze
-from .retry import RetryStrategy, Schedule
+from .retry import RetryStrategy, Schedule, delay_after
 
 log = structlog.get_logger(__name__)
 
@@ -49,11 +49,21 @@ def delivery_handlers(database: Database, sink: Sink, policy: DeliveryPolicy) ->
         started = time.monotonic()
         report = await sink.deliver(attempt)
         await _record(database, sink.name, job, report, timedelta(seconds=time.monotonic() - started), policy)
-        return report.outcome
+        return _not_sooner(report.outcome, policy, job.attempt)
 
     handlers = Handlers()
     handlers.add(SINK_QUEUE_PREFIX + sink.name, deliver, retry=policy.retry, concurrency=policy.concurrency)
     return handlers
+
+
+def _not_sooner(outcome: Outcome, policy: DeliveryPolicy, attempt: int) -> Outcome:
+    """A destination may ask for more time than the schedule gives, not for less: `Retry-After: 1` at every
+    try would burn all of them in seconds."""
+    match outcome:
+        case Retry(reason=reason, delay=timedelta() as asked):
+            return Retry(reason, max(asked, delay_after(policy.retry, attempt)))
+        case _:
+            return outcome
 
 
 async def _record(

@@ -15,14 +15,18 @@ from enum import Enum, auto
 from typing import Any, assert_never, cast
 from uuid import UUID
 
+import structlog
+
 from . import store
 from .database import Connection, Database, Record
-from .errors import LeaseLost, Misconfigured
+from .errors import HammerworkError, LeaseLost, Misconfigured
 from .handlers import DEFAULT_RETRY, Route
 from .identity import new_id, slot_of
-from .job import Cancel, Dead, Done, JobState, Json, Outcome, Retry, Snooze
-from .retry import RetryFunction, RetryStrategy, delay_after, from_json
+from .job import Cancel, Dead, Done, Handler, JobState, Json, Outcome, Retry, Snooze
+from .retry import LONGEST, RetryFunction, RetryStrategy, delay_after, from_json
 from .store import Finish, Requeue
+
+log = structlog.get_logger(__name__)
 
 TRACEBACK_LINES = 50
 ERROR_LENGTH = 4000
@@ -67,7 +71,7 @@ class RunningJob:
         self.traceparent: str | None = context.get("traceparent")
         self.tracestate: str | None = context.get("tracestate")
         self.origin: Mapping[str, Json] | None = json.loads(row["origin"]) if row["origin"] else None
-        self.retry: RetryStrategy | None = from_json(json.loads(row["retry"])) if row["retry"] else None
+        self.retry: RetryStrategy | None = _stored_strategy(row)
         self.result: Json = None
         """What `transaction()` stores as the job's result; set it inside the block."""
         self.started = 0.0
@@ -94,31 +98,66 @@ class RunningJob:
 
         Yields an asyncpg connection. When the block ends, the job is completed (with `job.result`) in the
         same transaction, so its effects happen exactly once whatever crashes. Raises LeaseLost, and rolls
-        back, when this worker does not own the job any more. What the handler returns afterwards does not
-        count. The block may be entered once an attempt.
+        back, when this worker does not own the job any more; what the block raises rolls back and comes
+        out as it is. What the handler returns afterwards does not count. The block may be completed once.
         """
         if self.settled:
             raise Misconfigured("job.transaction() was used already: it completes the job")
-        async with self._database.transaction(lent=True) as connection:
-            yield connection
-            result = None if self.result is None else store.encode(self.result, "the result")
-            finish = Finish(
-                id=self.id,
-                lease=self.lease,
-                state=JobState.COMPLETED,
-                dead_letter_id=self.id,
-                result=result,
-                ran=timedelta(seconds=time.monotonic() - self.started),
-            )
-            if not await store.finish(connection, self._worker, [finish]):
-                raise LeaseLost(f"job {self.id} is not ours any more; nothing was written")
+        raised: BaseException | None = None
+        try:
+            async with self._database.transaction(lent=True) as connection:
+                try:
+                    yield connection
+                except BaseException as error:
+                    raised = error
+                    raise
+                await self._complete(connection)
+        except HammerworkError:
+            # An OSError of the handler's own must not come out as "Postgres is away".
+            if raised is not None:
+                raise raised from raised.__cause__
+            raise
         self.settled = True
+
+    async def _complete(self, connection: Connection) -> None:
+        result = None if self.result is None else store.encode(self.result, "the result")
+        finish = Finish(
+            id=self.id,
+            lease=self.lease,
+            state=JobState.COMPLETED,
+            dead_letter_id=self.id,
+            result=result,
+            ran=timedelta(seconds=time.monotonic() - self.started),
+        )
+        if not await store.finish(connection, self._worker, [finish]):
+            raise LeaseLost(f"job {self.id} is not ours any more; nothing was written")
 
     def interrupt(self, why: Interrupt) -> None:
         """Note why the handler's task is about to be cancelled; the first reason stays."""
         self._why = self._why or why
         if self._stop is not None:
             self._stop.set()
+
+
+def _stored_strategy(row: Record) -> RetryStrategy | None:
+    try:
+        return from_json(json.loads(row["retry"])) if row["retry"] else None
+    except (Misconfigured, ValueError) as error:
+        # A newer version may know more strategies than this one.
+        log.warning("the worker's retry strategy instead of the job's", job=str(row["id"]), error=str(error))
+        return None
+
+
+def unreadable(row: Record, error: Exception) -> Finish:
+    """The end of a claimed job of which no RunningJob can be made."""
+    return Finish(
+        id=row["id"],
+        lease=row["lease"],
+        state=JobState.DEAD,
+        dead_letter_id=new_id(slot_of(row["id"])),
+        cause="failed",
+        error=clean(f"the stored job cannot be read: {error}"),
+    )
 
 
 Verdict = Finish | Requeue | None
@@ -165,7 +204,15 @@ async def _call(job: RunningJob, route: Route, threads: Executor) -> Outcome | J
     if not route.in_thread:
         return await cast("Awaitable[Outcome | Json]", route.handler(job))
     job._stop = threading.Event()
-    return await asyncio.get_running_loop().run_in_executor(threads, route.handler, job)
+    return await asyncio.get_running_loop().run_in_executor(threads, _in_thread, route.handler, job)
+
+
+def _in_thread(handler: Handler, job: RunningJob) -> Any:
+    try:
+        return handler(job)
+    except StopIteration as error:
+        # A future refuses to carry this one, and its slot would wait for ever.
+        raise RuntimeError("the handler raised StopIteration") from error
 
 
 def _outcome_of(value: Outcome | Json) -> tuple[Outcome, str | None]:
@@ -180,7 +227,14 @@ def _outcome_of(value: Outcome | Json) -> tuple[Outcome, str | None]:
 
 def _failure(error: BaseException) -> tuple[Retry, str]:
     text = "".join(tracebacks.format_exception(error, limit=-TRACEBACK_LINES))
-    return Retry(f"{type(error).__name__}: {error}"), text
+    return Retry(f"{type(error).__name__}: {_text_of(error)}"), text
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:
+        return "(it cannot be printed)"
 
 
 def interrupted(job: RunningJob) -> Verdict:
@@ -214,7 +268,8 @@ def _verdict(
         case Dead():
             return _finish(job, JobState.DEAD, error=outcome.reason)
         case Snooze():
-            return Requeue(id=job.id, lease=job.lease, kind="snoozed", delay=outcome.delay)
+            delay = min(outcome.delay, LONGEST)
+            return Requeue(id=job.id, lease=job.lease, kind="snoozed", delay=delay)
         case Retry():
             return _retry(job, route, outcome, cause, trace, functions)
         case _:
@@ -257,7 +312,7 @@ def _retry(
         id=job.id,
         lease=job.lease,
         kind="retried",
-        delay=delay,
+        delay=min(delay, LONGEST),
         cause=cause,
         error=reason,
         traceback=clean(trace),
@@ -287,8 +342,9 @@ def _finish(
     )
 
 
-def clean(text: str | None) -> Any:
-    """Text that Postgres takes, of a bounded length: an error's text can hold anything."""
+def clean(text: object) -> Any:
+    """Text that Postgres takes, of a bounded length: an error's text can hold anything, and a reason that
+    a handler gives need not even be text."""
     if text is None:
         return None
-    return text[-ERROR_LENGTH * 4 :].replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()
+    return str(text)[-ERROR_LENGTH * 4 :].replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()

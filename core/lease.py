@@ -15,7 +15,7 @@ import asyncpg
 import structlog
 
 from .database import Database, mapped_errors, statement
-from .errors import HammerworkError, Unavailable
+from .errors import HammerworkError
 
 log = structlog.get_logger(__name__)
 
@@ -101,7 +101,7 @@ class Lease:
                     if connection is None or connection.is_closed():
                         connection = await self._database.connect()
                     alive = await self._beat(connection)
-                except Unavailable as error:
+                except HammerworkError as error:
                     log.warning("heartbeat failed", worker=str(self.worker), error=str(error))
                     if connection is not None:
                         connection.terminate()

@@ -281,6 +281,16 @@ async def resume_sink(database: Database, sink: str) -> None:
     await database.fetch("announce", [f"queue sink.{sink}"])
 
 
+async def remove_sink(database: Database, sink: str) -> None:
+    """Forget a sink that is not configured any more: its position goes, so events are not kept for it.
+
+    Its waiting deliveries stay in the queue `sink.<name>`. A gateway that still has the sink in its
+    settings registers it anew, from then on. Raises NotFound.
+    """
+    if not await database.fetch("remove_sink", sink):
+        raise NotFound(f"no sink {sink!r}")
+
+
 async def _set_sink(database: Database, sink: str, state: str, reason: str | None) -> None:
     if not await database.fetch("set_sink_state", sink, state, reason) and sink not in {
         known.name for known in await sinks(database)

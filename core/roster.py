@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -78,8 +78,9 @@ class Roster:
         self._measured_at = time.monotonic()
         self._prefetch = 0
 
-    def wanted(self) -> Wanted | None:
-        """What there is room for, or None while a claim would not be worth its round trip."""
+    def wanted(self, dry: Set[str] = frozenset()) -> Wanted | None:
+        """What there is room for, or None while a claim would not be worth its round trip. Queues that are
+        `dry` are known to have nothing now."""
         self._measure()
         held = len(self._running) + len(self._waiting)
         room = min(self._concurrency + self._prefetch - held, LARGEST_CLAIM)
@@ -87,6 +88,8 @@ class Roster:
             return None
         limits = {}
         for queue, route in self.handlers.items():
+            if queue in dry:
+                continue
             limit = room if route.concurrency is None else min(room, route.concurrency - self._held[queue])
             if limit > 0:
                 limits[queue] = limit
@@ -149,6 +152,10 @@ class Roster:
                 log.error("handler does not stop; its outcome will be refused", task=task.get_name())
 
     def close(self) -> None:
+        """Cancel what still runs because the worker itself was cut, and let the threads go."""
+        self._waiting.clear()
+        for job_id, lease in self.running().items():
+            self.interrupt(job_id, lease, Interrupt.WORKER_STOPS)
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _start(self) -> None:

@@ -78,8 +78,9 @@ class Settler:
             else:
                 self._idle.set()
 
-    async def _finish(self, batch: Sequence[Finish]) -> None:
-        """Write one batch, whatever it takes; a row that Postgres refuses is isolated by halving."""
+    async def _finish(self, batch: Sequence[Finish], *, last: bool = False) -> None:
+        """Write one batch, whatever it takes; a row that Postgres refuses is isolated by halving and ends
+        as a dead letter. `last`: this is that dead letter."""
         backoff, unsure = Backoff(longest=2.0), False
         while True:
             try:
@@ -96,24 +97,27 @@ class Settler:
                 unsure = unsure or isinstance(error, CommitUnknown)
                 await _pause(backoff, "jobs could not be settled yet", len(batch), error)
             except asyncpg.PostgresError as error:
-                await self._halve(batch, error)
+                if last:
+                    log.error("a job cannot be settled", job=str(batch[0].id), error=describe(error))
+                elif len(batch) == 1:
+                    await self._give_up(batch[0], error)
+                else:
+                    middle = len(batch) // 2
+                    await self._finish(batch[:middle])
+                    await self._finish(batch[middle:])
                 return
 
-    async def _halve(self, batch: Sequence[Finish], error: asyncpg.PostgresError) -> None:
-        if len(batch) > 1:
-            middle = len(batch) // 2
-            await self._finish(batch[:middle])
-            await self._finish(batch[middle:])
-            return
-        refused = batch[0]
+    async def _give_up(self, refused: Finish | Requeue, error: asyncpg.PostgresError) -> None:
         log.error("a job's outcome was refused by Postgres", job=str(refused.id), error=describe(error))
         reason = f"its outcome could not be stored: {describe(error)}"
-        await self._finish(
-            [Finish(id=refused.id, lease=refused.lease, state=JobState.DEAD, cause="failed", error=reason,
-                    dead_letter_id=new_id(slot_of(refused.id)))]
+        dead = Finish(
+            id=refused.id, lease=refused.lease, state=JobState.DEAD, cause="failed", error=reason,
+            dead_letter_id=new_id(slot_of(refused.id)),
         )  # fmt: skip
+        await self._finish([dead], last=True)
 
     async def _requeue(self, batch: Sequence[Requeue]) -> None:
+        """As `_finish`, for jobs that go back to their queues."""
         backoff, unsure = Backoff(longest=2.0), False
         while True:
             try:
@@ -126,6 +130,14 @@ class Settler:
             except HammerworkError as error:
                 unsure = unsure or isinstance(error, CommitUnknown)
                 await _pause(backoff, "jobs could not be given back yet", len(batch), error)
+            except asyncpg.PostgresError as error:
+                if len(batch) == 1:
+                    await self._give_up(batch[0], error)
+                else:
+                    middle = len(batch) // 2
+                    await self._requeue(batch[:middle])
+                    await self._requeue(batch[middle:])
+                return
         self.settled += len(back)
         # What is still ours was left because its cancellation was asked for meanwhile.
         for row in held:

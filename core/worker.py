@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from uuid import UUID
@@ -11,9 +12,9 @@ from uuid import UUID
 import structlog
 
 from .backoff import Backoff
-from .database import Database
+from .database import Database, Record
 from .errors import CommitUnknown, HammerworkError, Misconfigured, Unavailable
-from .execution import Interrupt, RunningJob
+from .execution import Interrupt, RunningJob, unreadable
 from .handlers import Handlers
 from .job import Handler
 from .lease import BEATS_A_LEASE, Lease
@@ -82,6 +83,13 @@ class Worker:
 
         Raises Misconfigured when trying again cannot help (no schema, no password).
         """
+        try:
+            await self._run()
+        except ExceptionGroup as group:
+            wrong, _ = group.split(Misconfigured)
+            raise (group if wrong is None else wrong.exceptions[0]) from None
+
+    async def _run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
             companions = []
             notifier = self._notifier
@@ -146,17 +154,23 @@ class _Life:
             worker.handlers, worker.concurrency, settle=self._settler.add, wake=self._wake.set, counts=counts
         )
         self._is_lost = False
-        self._dry = False
+        self._dry: set[str] = set()
+        """Queues in which the last claim found less than there was room for; a queue that is held back by
+        its own limit is not among them and is claimed as soon as one of its jobs ends."""
+        self._hinted: set[str] = set()
+        """Queues announced while a claim is under way, which may not have seen their new jobs."""
 
     # --- what the notifier says ---
 
     def work_waits(self, queue: str) -> None:
         if queue in self._roster.handlers:
-            self._dry = False
+            self._dry.discard(queue)
+            self._hinted.add(queue)
             self._wake.set()
 
     def hints_missed(self) -> None:
-        self._dry = False
+        self._dry.clear()
+        self._hinted.update(self._roster.handlers)
         self._wake.set()
 
     def cancel_asked(self, job_id: UUID) -> None:
@@ -198,10 +212,11 @@ class _Life:
 
     async def _claim(self) -> None:
         """Claim for the free slots, again and again while whole claims come back."""
-        while not self._dry and self._lease.trusted and self._settler.pending < UNSETTLED_LIMIT:
-            wanted = self._roster.wanted()
+        while self._lease.trusted and self._settler.pending < UNSETTLED_LIMIT:
+            wanted = self._roster.wanted(self._dry)
             if wanted is None:
                 return
+            self._hinted.clear()
             try:
                 rows = await self._database.fetch(
                     "claim",
@@ -215,18 +230,32 @@ class _Life:
                 # so this life ends early rather than hold jobs that it does not run.
                 log.warning("claim failed", error=str(error))
                 self._is_lost = self._is_lost or isinstance(error, CommitUnknown)
-                self._dry = True
+                self._dry |= set(wanted.limits)
                 return
-            self._dry = len(rows) < wanted.total
-            self._roster.take([RunningJob(row, self._lease.worker, self._database) for row in rows])
+            if len(rows) < wanted.total:
+                found = Counter(row["queue"] for row in rows)
+                drained = {queue for queue, limit in wanted.limits.items() if found[queue] < limit}
+                self._dry |= drained - self._hinted
+            self._roster.take(self._readable(rows))
             await asyncio.sleep(0)
+
+    def _readable(self, rows: Sequence[Record]) -> list[RunningJob]:
+        """The jobs of these rows. One that cannot be read is dead, and takes nothing else with it."""
+        jobs = []
+        for row in rows:
+            try:
+                jobs.append(RunningJob(row, self._lease.worker, self._database))
+            except Exception as error:
+                log.error("stored job cannot be read", job=str(row["id"]), error=str(error))
+                self._settler.add(unreadable(row, error))
+        return jobs
 
     async def _rest(self) -> None:
         """Until a slot is free, work is announced, somebody says stop, or the poll is due."""
         try:
             await asyncio.wait_for(self._wake.wait(), self._poll)
         except TimeoutError:
-            self._dry = False
+            self._dry.clear()
         self._wake.clear()
 
     async def _watch(self) -> None:

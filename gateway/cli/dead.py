@@ -10,7 +10,7 @@ import typer
 
 from .jobs import each
 from .options import AsJson, Before, Config, LetterId, LetterIds, Limit, Yes, confirm
-from .output import Columns, escaped, show_list, show_one
+from .output import Columns, escaped, say, show_list, show_one
 
 if TYPE_CHECKING:
     from ..api.shapes import DeadLetterReply
@@ -97,7 +97,7 @@ def show(
     if not body:
         show_one(DeadLetterDetail.of(letter), as_json)
     elif sys.stdout.isatty():
-        print(escaped(letter.body.decode("utf-8", "backslashreplace"), keep="\n"))
+        say(escaped(letter.body.decode("utf-8", "backslashreplace"), keep="\n"))
     else:
         sys.stdout.buffer.write(letter.body)
 

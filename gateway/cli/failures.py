@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -61,7 +60,7 @@ def failure_of(error: BaseException) -> Failure:
     match error:
         case BaseExceptionGroup():
             return failure_of(_first(error))
-        case KeyboardInterrupt() | asyncio.CancelledError():
+        case KeyboardInterrupt():
             return Failure(ExitCode.INTERRUPTED, "interrupted")
         case typer.Abort():
             return Failure(ExitCode.INTERRUPTED, "nothing was done")

@@ -24,7 +24,7 @@ from .options import (
     read_duration,
     read_id,
 )
-from .output import Columns, note, show_json, show_list, show_one
+from .output import Columns, note, say, show_json, show_list, show_one
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -147,7 +147,7 @@ def enqueue(
     if as_json:
         show_one(reply, as_json)
         return
-    print(job.id)
+    say(str(job.id))
     if reply.outcome == "duplicate":
         note(f"job {job.id} existed already and was left as it is")
 
@@ -236,7 +236,7 @@ def wait(
         return None
 
     end = talk(config, until_finished)
-    print("completed" if end is None else end.state)
+    say("completed" if end is None else end.state)
     if end is not None:
         raise end
 
@@ -251,7 +251,7 @@ def each(config: Config, ids: list[UUID], act: Callable[[Session, UUID], Awaitab
         code = ExitCode.OK
         for one in ids:
             try:
-                print(f"{one}\t{await act(session, one)}", flush=True)
+                say(f"{one}\t{await act(session, one)}")
             except (NotFound, StateConflict, BadMessage) as error:
                 if len(ids) == 1:
                     raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import sys
@@ -10,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from .failures import Ended, ExitCode
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -28,14 +31,11 @@ def show_list(items: Sequence[T], columns: Columns[T], as_json: bool) -> None:
         return
     rows = [[cell(value(item)) for value in columns.values()] for item in items]
     if not sys.stdout.isatty():
-        for row in rows:
-            print("\t".join(row))
-        return
-    if not rows:
+        say(*("\t".join(row) for row in rows))
+    elif rows:
+        say(*aligned([[heading.upper() for heading in columns], *rows], _width()))
+    else:
         note("none")
-        return
-    for line in aligned([[heading.upper() for heading in columns], *rows], _width()):
-        print(line)
 
 
 def show_one(item: T, as_json: bool) -> None:
@@ -46,18 +46,27 @@ def show_one(item: T, as_json: bool) -> None:
         return
     rows = [[name, cell(value)] for name, value in fields.items()]
     if sys.stdout.isatty():
-        rows = [[name, value or "-"] for name, value in rows]
-        for line in aligned(rows, None):
-            print(line)
-        return
-    for row in rows:
-        print("\t".join(row))
+        say(*aligned([[name, value or "-"] for name, value in rows], None))
+    else:
+        say(*("\t".join(row) for row in rows))
 
 
 def show_json(value: Any) -> None:
     """JSON whose text is safe on a terminal: what does not print is written as its escape."""
     text = json.dumps(value, ensure_ascii=False, indent=2 if sys.stdout.isatty() else None)
-    print(re.sub(r"[^\n]", _json_escape, text))
+    say(re.sub(r"[^\n]", _json_escape, text))
+
+
+def say(*lines: str) -> None:
+    """Write lines of data, at once. Whoever reads may have enough of them: no error, and the end."""
+    try:
+        for line in lines:
+            print(line)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The interpreter would try to flush the rest again when it ends, and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise Ended(ExitCode.OK) from None
 
 
 def note(text: str) -> None:

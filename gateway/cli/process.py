@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version as installed_version
-
 import typer
 
 from .failures import Ended, ExitCode
 from .options import AsJson, Config
-from .output import escaped, note, show_json, show_list
+from .output import escaped, note, say, show_json, show_list
 
 config_app = typer.Typer(help="The settings, and where each of them comes from.", rich_markup_mode=None)
 
@@ -53,7 +51,7 @@ def check(config: Config = None, as_json: AsJson = False) -> None:
     if as_json:
         show_json(report.json())
     else:
-        print(escaped(report.text(), keep="\n"))
+        say(escaped(report.text(), keep="\n"))
     if report.exit_code:
         raise Ended(ExitCode.FINDINGS)
 
@@ -71,7 +69,7 @@ def migrate(config: Config = None) -> None:
 
     applied = talk(config, lambda session: schema.migrate(session.database))
     for migration in applied:
-        print(f"{migration.version:04}\t{migration.name}")
+        say(f"{migration.version:04}\t{migration.name}")
     if not applied:
         note("the schema is current")
 
@@ -92,7 +90,7 @@ def verify(config: Config = None, as_json: AsJson = False) -> None:
         show_json({"ok": not faults, "faults": faults})
     else:
         for fault in faults:
-            print(escaped(fault))
+            say(escaped(fault))
     if faults:
         raise Ended(ExitCode.FINDINGS)
 
@@ -105,7 +103,9 @@ def version() -> None:
     \b
       hammerwork version
     """
-    print(installed_version("hammerwork"))
+    from importlib.metadata import version as installed
+
+    say(installed("hammerwork"))
 
 
 @config_app.callback()

@@ -90,7 +90,9 @@ def _database(settings: Settings, dsn: str, application_name: str, size: int) ->
 
 
 def quiet_logs() -> None:
-    """Warnings only, and on standard error: standard output is for data."""
+    """Errors of ours only, and on standard error: standard output is for data. What goes wrong at a broker
+    is told by the command itself, not by the broker's library."""
+    logging.getLogger().addHandler(logging.NullHandler())
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .options import AsJson, Config, JobId, Limit, Reason, read_moment
-from .output import Columns, note, show_list
+from .output import Columns, note, say, show_list
 
 if TYPE_CHECKING:
     from ..api.shapes import DeliveryReply, SinkReply
@@ -115,7 +115,7 @@ def replay(
             raise NotFound(f"no sink {name!r} is configured and enabled; its settings say what it wants")
         return await operate.replay_sink_since(session.database, outlet.subscription, moment)
 
-    print(talk(config, act))
+    say(str(talk(config, act)))
 
 
 @app.command()

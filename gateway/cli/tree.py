@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import Annotated
 
@@ -70,14 +69,9 @@ def main(arguments: list[str] | None = None) -> int:
     given, debug = _without_debug(sys.argv[1:] if arguments is None else arguments)
     try:
         answer = root(args=given, prog_name="hammerwork", standalone_mode=False)
-        sys.stdout.flush()
         return int(answer or ExitCode.OK)
     except Ended as end:
         return end.code
-    except BrokenPipeError:
-        # Whoever read has enough; the interpreter would complain again when it flushes.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return ExitCode.OK
     except (Exception, KeyboardInterrupt) as error:
         if debug:
             raise

@@ -132,7 +132,7 @@ class Ledger:
         repeated = await self._fetch("select id from effects group by id having count(*) > 1")
         missing = await self._fetch(
             "select payload ->> 'id' as id from hammerwork.history where state = 'completed'"
-            " and payload ->> 'how' is distinct from 'return' and payload ->> 'how' is distinct from 'block_return'"
+            " and coalesce(payload ->> 'how', '') not in ('return', 'block_return')"
             " and not exists (select from effects where job_id = history.id)"
         )
         unfounded = await self._fetch(

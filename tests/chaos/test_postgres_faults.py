@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from datetime import timedelta
+from functools import partial
 from itertools import count
 from uuid import uuid4
 
@@ -106,12 +107,10 @@ async def test_postgres_crashing_under_load_loses_and_repeats_nothing(
         async with running(load):
             for _ in range(3):
                 before = await ledger.completed()
-                await until(lambda before=before: _more(ledger, before + 50), 10, "jobs are being done")  # type: ignore[misc]
+                await until(partial(_more, ledger, before + 50), 10, "jobs are being done")
                 await asyncio.to_thread(fragile_postgres.restart, immediate=True)
                 before = await ledger.completed()
-                recoveries.append(
-                    await until(lambda before=before: _more(ledger, before), 10, "workers go on")  # type: ignore[misc]
-                )
+                recoveries.append(await until(partial(_more, ledger, before), 10, "workers go on"))
         await until(lambda: _rested(ledger), 20, "every job is done")
     account = await ledger.assert_clean(effects=True)
     assert account.ok > 150
@@ -199,6 +198,22 @@ async def test_a_settle_whose_answer_is_cut_is_settled_once(cut: Cut, queue: Que
     assert await cut.ledger.fetch("select from hammerwork.attempts") == []
 
 
+async def test_a_retry_whose_answer_is_cut_does_not_take_the_next_attempt_back(
+    cut: Cut, queue: Queue
+) -> None:
+    """The same worker runs the second attempt by the time it asks again about the first."""
+    async with running(Upkeep(queue.database)), running(_worker(cut.queue, upkeep=False)):
+        for number in range(5):
+            tripped = cut.proxy.cut_after(f"first attempt of j{number} fails".encode())
+            await queue.enqueue_many(work([f"j{number}"], how="fail_first", seconds=0.5))
+            cut.ledger.acknowledged.add(f"j{number}")
+            await asyncio.wait_for(tripped.wait(), 10)
+        await until(lambda: _rested(cut.ledger), 15, "every job is done")
+    await cut.ledger.assert_clean(effects=True)
+    assert {row["attempt"] for row in await cut.ledger.fetch("select attempt from hammerwork.history")} == {2}
+    assert len(await cut.ledger.fetch("select from hammerwork.attempts")) == 5
+
+
 async def test_a_jobs_own_transaction_whose_commit_is_cut_has_its_effect_once(cut: Cut, queue: Queue) -> None:
     async with running(Upkeep(queue.database)), running(_worker(cut.queue, upkeep=False)):
         ids = [f"j{n}" for n in range(20)]
@@ -233,21 +248,27 @@ async def test_an_intake_whose_commit_is_cut_stores_each_message_once(
 
 
 async def test_messages_without_an_identity_are_stored_once_though_their_commit_is_cut(
-    cut: Cut, publisher: Publisher, rabbitmq_url: str
+    cut: Cut, queue: Queue, publisher: Publisher, rabbitmq_url: str
 ) -> None:
-    """No inbox row says so: the ids of the jobs and of the dead letters do."""
+    """No inbox row says so, but the ids of the jobs and of the dead letters; and the jobs are done before
+    the intake can ask again."""
     intake = _intake(cut.queue.database, publisher, rabbitmq_url)
-    async with running(intake):
-        tripped = cut.proxy.cut_after(b"COMMIT")
+    async with running(_worker(queue)), running(intake):
         for parcel in parcels([f"m{n}" for n in range(30)], poison_every=5):
+            if parcel.id == "m10":
+                tripped = cut.proxy.cut_after(b"COMMIT")
             await publisher.send(parcel.body, headers={"id": parcel.id})
             cut.ledger.acknowledged.add(parcel.id)
             if parcel.poison:
                 cut.ledger.poison.add(parcel.id)
         await asyncio.wait_for(tripped.wait(), 10)
+        cut.proxy.refuse()
+        await until(lambda: _rested(cut.ledger), 10, "what was stored is done")
+        cut.proxy.heal()
         await until(lambda: _settled(intake, 30), 15, "every delivery is settled")
+        await until(lambda: _rested(cut.ledger), 10, "every job is done")
     assert await publisher.waiting() == 0
-    await cut.ledger.assert_clean()
+    await cut.ledger.assert_clean(effects=True)
 
 
 async def test_everything_goes_on_by_itself_after_a_black_hole(

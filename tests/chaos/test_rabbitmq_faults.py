@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 
 import pytest
 
@@ -102,7 +103,7 @@ async def test_a_broker_that_is_restarted_under_load_loses_and_repeats_nothing(
         await asyncio.to_thread(rabbitmq_service.stop, immediate=killed)
         await asyncio.to_thread(rabbitmq_service.start)
         stored = intake.counts.stored
-        resumed = await until(lambda: _stores_more(intake, stored), 10, "messages flow again")
+        resumed = await until(partial(_stores_more, intake, stored), 10, "messages flow again")
         await asyncio.wait_for(loading, 40)
         await until(lambda: _all_stored(ledger, intake, durable), 20, "every message is stored")
     assert await durable.waiting() == 0
@@ -125,10 +126,10 @@ async def test_connections_closed_by_the_broker_under_load_lose_and_repeat_nothi
         loading = asyncio.create_task(load.run(), name="load")
         for landed in range(1, 4):
             stored = intake.counts.stored
-            await until(lambda stored=stored: _stores_more(intake, stored + 50), 20, "messages flow")  # type: ignore[misc]
+            await until(partial(_stores_more, intake, stored + 50), 20, "messages flow")
             await durable.close()
             await asyncio.to_thread(rabbitmq_service.close_all_connections)
-            await until(lambda landed=landed: _reconnected(intake, landed), 10, "the bridge was cut")  # type: ignore[misc]
+            await until(partial(_reconnected, intake, landed), 10, "the bridge was cut")
         await asyncio.wait_for(loading, 40)
         await until(lambda: _all_stored(ledger, intake, durable), 20, "every message is stored")
     assert await durable.waiting() == 0

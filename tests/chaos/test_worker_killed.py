@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 import signal
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from functools import partial
 
 import pytest
 
@@ -92,7 +92,7 @@ async def test_the_jobs_of_a_killed_worker_are_rescued_in_time_and_have_one_effe
 ) -> None:
     victim = workers.start()
     await _enqueue(queue, ledger, [f"j{n}" for n in range(40)], seconds=0.5)
-    await until(lambda: _at_least(_started(ledger), 20), 15, "the worker is in the middle of it")
+    await until(partial(_has_started, ledger, 20), 15, "the worker is in the middle of it")
 
     await victim.kill()
     held = await _held(ledger)
@@ -138,7 +138,7 @@ async def test_a_worker_frozen_past_its_lease_changes_nothing_when_it_comes_back
 ) -> None:
     frozen = workers.start(concurrency=1)
     await _enqueue(queue, ledger, ["j0"], how=how, seconds=1.5)
-    await until(lambda: _at_least(_started(ledger), 1), 15, "the handler runs")
+    await until(partial(_has_started, ledger, 1), 15, "the handler runs")
     frozen.send(signal.SIGSTOP)
     await until(lambda: _none_held(ledger), LEASE + SCAN, "the job is given back")
 
@@ -162,12 +162,12 @@ async def test_a_frozen_worker_cannot_end_a_job_that_runs_elsewhere_meanwhile(
 ) -> None:
     frozen = workers.start(concurrency=1)
     await _enqueue(queue, ledger, ["j0"], how="block_inside", seconds=1.5)
-    await until(lambda: _at_least(_started(ledger), 1), 15, "the handler runs")
+    await until(partial(_has_started, ledger, 1), 15, "the handler runs")
     frozen.send(signal.SIGSTOP)
     await until(lambda: _none_held(ledger), LEASE + SCAN, "the job is given back")
 
     second = workers.start(concurrency=1)
-    await until(lambda: _at_least(_started(ledger), 2), 15, "it runs elsewhere")
+    await until(partial(_has_started, ledger, 2), 15, "it runs elsewhere")
     frozen.send(signal.SIGCONT)
     await until(lambda: _says(frozen, "lease lost"), 10, "it learns that its lease is over")
     await until(lambda: _all_completed(ledger), 10, "the second attempt completes")
@@ -184,7 +184,7 @@ async def test_a_handler_that_holds_up_its_event_loop_keeps_its_lease(
 ) -> None:
     blocked = workers.start(concurrency=1)
     await _enqueue(queue, ledger, ["j0"], how="block", seconds=LEASE * 2.5)
-    await until(lambda: _at_least(_started(ledger), 1), 15, "the handler runs")
+    await until(partial(_has_started, ledger, 1), 15, "the handler runs")
     async with running(_survivor(queue)):
         await until(lambda: _all_completed(ledger), LEASE * 2.5 + 5, "the job is completed")
     await blocked.stop()
@@ -200,7 +200,7 @@ async def test_a_job_that_kills_its_workers_ends_as_a_dead_letter(
     await _enqueue(queue, ledger, ["j0"], seconds=60, attempts=2)
     for attempt in (1, 2):
         worker = workers.start(concurrency=1)
-        await until(lambda attempt=attempt: _at_least(_started(ledger), attempt), 15, "it runs")  # type: ignore[misc]
+        await until(partial(_has_started, ledger, attempt), 15, "it runs")
         await worker.kill()
         await until(lambda: _none_held(ledger), LEASE + SCAN, "the job is taken from the dead worker")
 
@@ -210,8 +210,8 @@ async def test_a_job_that_kills_its_workers_ends_as_a_dead_letter(
     await ledger.assert_clean()
 
 
-async def _at_least(count: object, wanted: int) -> bool:
-    return await count >= wanted  # type: ignore[misc,no-any-return]
+async def _has_started(ledger: Ledger, wanted: int) -> bool:
+    return await _started(ledger) >= wanted
 
 
 async def _none_held(ledger: Ledger) -> bool:

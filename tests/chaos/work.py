@@ -25,7 +25,8 @@ def work(ids: Iterable[str], *, how: str = "await", seconds: float = 0.0, attemp
 
     `await` before the transaction that holds their effect, `block` there too but with the event loop held
     up, `block_inside` between the effect and the end of its transaction; `return` and `block_return` have
-    no effect and no transaction, so the worker settles them.
+    no effect and no transaction, so the worker settles them. `fail_first` is `await` with a first attempt
+    that fails at once.
     """
     return [Job("work", {"id": key, "how": how, "seconds": seconds}, max_attempts=attempts) for key in ids]
 
@@ -39,6 +40,8 @@ def work_handlers(database: Database, *, starts: bool = True) -> Handlers:
         how, seconds = job.payload.get("how", "await"), job.payload.get("seconds", 0.0)
         if starts:
             await _say_start(database, job)
+        if how == "fail_first" and job.attempt == 1:
+            raise RuntimeError(f"the first attempt of {job.payload['id']} fails")
         if how in ("block", "block_return"):
             time.sleep(seconds)  # noqa: ASYNC251 - a handler that holds up its worker's loop
         elif how != "block_inside":

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -62,7 +62,6 @@ class Hammerwork:
             "PATH": os.environ["PATH"],
             "HOME": str(folder),
             "XDG_DATA_HOME": str(folder / "data"),
-            "PYTHONDONTWRITEBYTECODE": "1",
         }
         if dsn is not None:
             self.environment["HAMMERWORK_DATABASE_URL"] = dsn
@@ -162,10 +161,11 @@ async def test_groups_and_root_list_their_commands(bare: Hammerwork) -> None:
 async def test_help_loads_nothing_heavy_and_is_quick(bare: Hammerwork) -> None:
     looking = (
         "import sys; from hammerwork.gateway.cli import main; main(['--help']);"
-        "print(sorted({'asyncpg', 'aiohttp', 'pydantic', 'uvloop', 'hammerwork.core.queue'} & set(sys.modules)))"
+        "heavy = {'asyncio', 'asyncpg', 'aiohttp', 'pydantic', 'structlog', 'hammerwork.core.queue'};"
+        "print(sorted(heavy & set(sys.modules)))"
     )
-    loaded = subprocess.run([sys.executable, "-c", looking], capture_output=True, text=True, check=True)
-    assert loaded.stdout.splitlines()[-1] == "[]"
+    python = await asyncio.create_subprocess_exec(sys.executable, "-c", looking, stdout=subprocess.PIPE)
+    assert (await python.communicate())[0].splitlines()[-1] == b"[]"
     took = []
     for _ in range(5):
         before = time.monotonic()
@@ -220,10 +220,16 @@ async def test_wrong_database_name_and_user_are_one_clear_line(tmp_path: Path, d
 )
 async def test_bad_settings_are_one_clear_line(bare: Hammerwork, toml: str, words: str) -> None:
     (bare.folder / "hammerwork.toml").write_text(toml)
-    for command in (["queue", "list"], ["run"], ["check"], ["worker", "run", "shop:handlers"]):
-        ran = await bare(*command, "--config", "hammerwork.toml")
-        assert_one_clear_line(ran, words)
-        assert "hammerwork.toml" in ran.err
+    ran = await bare("config", "show", "--config", "hammerwork.toml")
+    assert_one_clear_line(ran, words)
+    assert "hammerwork.toml" in ran.err
+
+
+async def test_every_talking_command_refuses_bad_settings(bare: Hammerwork) -> None:
+    (bare.folder / "hammerwork.toml").write_text("[http]\nprot = 1")
+    for command in ("queue list", "run", "check", "migrate", "worker run shop:handlers"):
+        ran = await bare(*command.split(), more={"HAMMERWORK_CONFIG": "hammerwork.toml"})
+        assert_one_clear_line(ran, "did you mean `port`?")
 
 
 async def test_missing_config_file_is_one_clear_line(bare: Hammerwork) -> None:
@@ -234,7 +240,8 @@ async def test_missing_config_file_is_one_clear_line(bare: Hammerwork) -> None:
 
 async def test_wrong_broker_url_is_one_clear_line(hammerwork: Hammerwork) -> None:
     more = {"HAMMERWORK_RABBITMQ_URL": "http://localhost", "HAMMERWORK_RABBITMQ_QUEUE": "orders"}
-    assert_one_clear_line(await hammerwork("check", more=more), "HAMMERWORK_RABBITMQ_URL")
+    for command in ("check", "run"):
+        assert_one_clear_line(await hammerwork(command, more=more), "url must be amqp:// or amqps://")
 
 
 async def test_broker_that_does_not_answer_is_a_finding(hammerwork: Hammerwork) -> None:
@@ -254,16 +261,15 @@ async def test_broker_that_does_not_answer_is_a_finding(hammerwork: Hammerwork) 
 async def test_missing_extra_names_what_to_install(hammerwork: Hammerwork) -> None:
     hidden = hammerwork.folder / "hidden"
     hidden.mkdir()
-    (hidden / "aio_pika.py").write_text(
-        "raise ModuleNotFoundError(\"No module named 'aio_pika'\", name='aio_pika')"
-    )
+    for name in ("aio_pika", "aiormq"):
+        (hidden / f"{name}.py").write_text(f"raise ModuleNotFoundError('no {name}', name='{name}')")
     more = {
         "PYTHONPATH": str(hidden),
         "HAMMERWORK_RABBITMQ_URL": "amqp://localhost",
         "HAMMERWORK_RABBITMQ_QUEUE": "orders",
     }
     ran = await hammerwork("check", more=more)
-    assert "Traceback" not in ran.err
+    assert_one_clear_line(ran, "extra `rabbitmq`")
     assert "hammerwork[rabbitmq]" in ran.err
 
 
@@ -421,15 +427,18 @@ async def test_interrupt_is_code_130(hammerwork: Hammerwork, queue: Queue) -> No
         await connected(database, "hammerwork-cli")
     process.send_signal(signal.SIGINT)
     _, err = await asyncio.wait_for(process.communicate(), WITHIN)
-    assert (process.returncode, err) == (130, b"error: interrupted\n")
+    assert (process.returncode, err) == (130, b"")
 
 
 async def connected(database: Database, application: str) -> None:
     """Wait until somebody of that name is connected to this database and has asked something."""
-    asked = "select count(*) from pg_stat_activity where application_name = $1 and query like '%hammerwork.%'"
+    asked = (
+        "select count(*), pg_sleep(0.02) from pg_stat_activity"
+        " where application_name = $1 and query like '%hammerwork.%'"
+    )
     async with database.acquire() as connection, asyncio.timeout(WITHIN):
         while not await connection.fetchval(asked, application):
-            await asyncio.sleep(0.02)
+            pass
 
 
 # --- output --------------------------------------------------------------------------------------
@@ -461,14 +470,11 @@ async def test_control_characters_never_reach_the_terminal(hammerwork: Hammerwor
     nasty = "\x1b[2J\x07\t\n\x9b31m\u202eevil"
     job_id = await queue.enqueue(Job("orders", {"text": nasty}, correlation_id=nasty))
     await queue.pause("orders", nasty)
-    for arguments in (["job", "list"], ["job", "show", job_id], ["queue", "list"]):
-        for more in ([], ["--json"]):
-            for shown in (
-                (await hammerwork(*arguments, *more)).out,
-                (await asyncio.to_thread(hammerwork.on_a_terminal, *arguments, *more))[1],
-            ):
-                assert not set(nasty) & set(shown) - set("[2J31mevil\t\n")
-                assert "evil" in shown
+    for arguments in (["job", "list"], ["job", "list", "--json"], ["job", "show", job_id], ["queue", "list"]):
+        _, screen = await asyncio.to_thread(hammerwork.on_a_terminal, *arguments, columns=500)
+        for shown in (screen, (await hammerwork(*arguments)).out):
+            assert "evil" in shown
+            assert not set(nasty) & set(shown) - set("[2J31mevil\t\n")
     assert json.loads((await hammerwork("job", "show", job_id, "--json")).out)["payload"]["text"] == nasty
     [row] = (await hammerwork("job", "list")).rows
     assert row[7] == "\\x1b[2J\\x07\\t\\n\\x9b31m\\u202eevil"
@@ -491,19 +497,21 @@ async def test_closed_pipe_is_no_error(hammerwork: Hammerwork, queue: Queue) -> 
 
 
 @pytest.fixture
-async def letters(database: Database) -> AsyncIterator[list[UUID]]:
+async def letters(database: Database) -> list[UUID]:
     """Two dead letters of the bridge `shop`, the older one first: one readable by now, one never."""
     ids = []
     async with database.transaction() as connection:
         for body in (b'{"order": 7}', b"\xff{"):
             ids.append(new_id())
             await connection.execute(
-                "insert into hammerwork.dead_letters (id, bridge, reason, detail, body, body_size, body_sha256)"
-                " values ($1, 'shop', 'not_json', 'at character 0', $2, length($2), sha256($2))",
+                "insert into hammerwork.dead_letters"
+                " (id, bridge, reason, detail, body, body_size, body_sha256)"
+                " values ($1, 'shop', 'not_json', 'at character 0', $2, $3, sha256($2))",
                 ids[-1],
                 body,
+                len(body),
             )
-    yield ids
+    return ids
 
 
 SHOP = {"HAMMERWORK_BRIDGES__SHOP__TYPE": "http", "HAMMERWORK_BRIDGES__SHOP__TO_QUEUE": "orders"}
@@ -668,7 +676,7 @@ async def test_second_signal_hurries_a_worker(hammerwork: Hammerwork, queue: Que
     [
         ("shop", "names no application", "MODULE:APP"),
         ("nowhere:app", "there is no module 'nowhere'", "PYTHONPATH"),
-        ("shop.sub:app", "cannot be imported", ""),
+        ("shop.sub:app", "there is no module 'shop.sub'", ""),
         ("shop:handler", "has no 'handler'", "shop:handlers"),
         ("shop:number", "is a int", "Handlers"),
         ("broken:app", "No module named 'not_installed_here'", "broken.py line 3: import not_installed_here"),

@@ -47,7 +47,12 @@ def delivery_handlers(database: Database, sink: Sink, policy: DeliveryPolicy) ->
     async def deliver(job: RunningJob) -> Outcome:
         attempt = DeliveryAttempt(event_id=job.payload["id"], cloud_event=job.payload, attempt=job.attempt)
         started = time.monotonic()
-        report = await sink.deliver(attempt)
+        try:
+            report = await sink.deliver(attempt)
+        except Exception as error:
+            # The sink's own fault: it is tried again and logged like any other try that failed.
+            log.exception("sink failed", sink=sink.name, event_id=attempt.event_id)
+            report = DeliveryReport(outcome=Retry(f"{type(error).__name__}: {error}"), error="sink_failed")
         await _record(database, sink.name, job, report, timedelta(seconds=time.monotonic() - started), policy)
         return _not_sooner(report.outcome, policy, job.attempt)
 

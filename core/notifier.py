@@ -136,18 +136,18 @@ class Announcer:
         self._trailing: asyncio.Task[None] | None = None
 
     def due(self, queues: Iterable[str]) -> list[str]:
-        """Those queues that may be announced in this transaction; the others are said a little later."""
+        """Those queues that may be announced in a transaction that begins now; say the others with `owe`."""
         now = time.monotonic()
-        due = []
-        for queue in queues:
-            if now - self._said.get(queue, 0.0) >= self.EVERY:
-                self._said[queue] = now
-                due.append(queue)
-            else:
-                self._owed.add(queue)
+        due = [queue for queue in queues if now - self._said.get(queue, 0.0) >= self.EVERY]
+        self._said.update(dict.fromkeys(due, now))
+        return due
+
+    def owe(self, queues: Iterable[str]) -> None:
+        """Announce these a little later. Only call it after their COMMIT: a worker that looks before sees
+        nothing, and would not look again."""
+        self._owed.update(queues)
         if self._owed and self._trailing is None:
             self._trailing = asyncio.create_task(self._say_owed(), name="trailing notify")
-        return due
 
     async def close(self) -> None:
         """Say what is owed."""
@@ -158,10 +158,10 @@ class Announcer:
         try:
             while self._owed:
                 await asyncio.sleep(self.EVERY)
-                owed, self._owed = self._owed, set()
-                now = time.monotonic()
-                self._said.update(dict.fromkeys(owed, now))
-                with suppress(HammerworkError):
-                    await self._database.fetch("announce", [f"queue {queue}" for queue in sorted(owed)])
+                ripe = self.due(sorted(self._owed))
+                self._owed.difference_update(ripe)
+                if ripe:
+                    with suppress(HammerworkError):
+                        await self._database.fetch("announce", [f"queue {queue}" for queue in ripe])
         finally:
             self._trailing = None

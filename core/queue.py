@@ -124,7 +124,10 @@ class Queue:
         else:
             for start in range(0, len(rows), BATCH):
                 chunk = slice(start, start + BATCH)
-                stored |= await self._enqueue(rows[chunk], self._announcer.due(set(queues[chunk])))
+                waiting = set(queues[chunk])
+                due = self._announcer.due(waiting)
+                stored |= await self._enqueue(rows[chunk], due)
+                self._announcer.owe(waiting.difference(due))
         return _answers(jobs, stored)
 
     async def _enqueue(self, rows: Sequence[tuple[object, ...]], announce: Sequence[str]) -> set[UUID]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
 
+import asyncpg
 import structlog
 
 from . import store
@@ -125,7 +126,7 @@ class Relay:
                 try:
                     rest = await self._turn(rest)
                     backoff.reset()
-                except HammerworkError as error:
+                except (HammerworkError, asyncpg.PostgresError) as error:
                     self.status.holding(str(error))
                     rest = backoff.next()
                     log.warning("relay held", sink=self.subscription.name, error=str(error))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
+import asyncpg
 import structlog
 
 from . import store
@@ -30,6 +31,8 @@ for less than this from now may start up to this much late."""
 
 TIDY_EVERY = 60.0
 PARTITIONS_AHEAD = 7
+LOCK_TIMEOUT = "set local lock_timeout = '1s'"
+"""Whoever waits for a whole table makes everybody else wait behind it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +64,7 @@ class Upkeep:
                 try:
                     rest = await self._round()
                     backoff.reset()
-                except HammerworkError as error:
+                except (HammerworkError, asyncpg.PostgresError) as error:
                     rest = backoff.next()
                     log.warning("upkeep failed", error=str(error), retry_in=round(rest, 2))
                 await asyncio.sleep(rest)
@@ -73,11 +76,12 @@ class Upkeep:
         if not await self._duty.ours():
             return LONGEST_REST * 2
         await self.rescue()
-        if time.monotonic() - self._tidied_at > TIDY_EVERY:
-            await self.tidy()
-            self._tidied_at = time.monotonic()
         if await self.promote() == PROMOTE_AT_ONCE:
             return 0.0
+        if time.monotonic() - self._tidied_at > TIDY_EVERY:
+            # Noted before: tidying that fails, behind somebody's long read, must not keep us from promoting.
+            self._tidied_at = time.monotonic()
+            await self.tidy()
         (row,) = await self._database.fetch("next_due")
         return LONGEST_REST if row["wait"] is None else min(LONGEST_REST, row["wait"].total_seconds())
 
@@ -138,15 +142,17 @@ class Upkeep:
         return len(held)
 
     async def tidy(self) -> None:
-        """Make tomorrow's partitions, find ownerless jobs, drop and prune what is past its time."""
-        await self._database.fetch("make_partitions", PARTITIONS_AHEAD)
+        """Find ownerless jobs, prune and drop what is past its time, make tomorrow's partitions."""
         await self.rescue_ownerless()
-        await self._drop_partitions()
         for prune in ("prune_results", "prune_inbox"):
             pruned = PRUNE_AT_ONCE
             while pruned == PRUNE_AT_ONCE:
                 pruned = len(await self._database.fetch(prune, PRUNE_AT_ONCE))
         await self._database.fetch("prune_dead_letters", self._retention.dead_letters, PRUNE_AT_ONCE)
+        async with self._database.transaction() as connection:
+            await connection.execute(LOCK_TIMEOUT)
+            await connection.fetch(statement("make_partitions"), PARTITIONS_AHEAD)
+        await self._drop_partitions()
 
     async def _drop_partitions(self) -> None:
         now = datetime.now(UTC)
@@ -160,7 +166,7 @@ class Upkeep:
                     log.warning("events are kept past their time: a sink has not read them", day=row["name"])
                     continue
             async with self._database.transaction() as connection:
-                await connection.execute("set local lock_timeout = '2s'")
+                await connection.execute(LOCK_TIMEOUT)
                 # The name comes from pg_class, never from outside.
                 await connection.execute(f"drop table hammerwork.{row['name']}")
             log.info("partition dropped", name=row["name"])

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import signal
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from functools import partial
+from uuid import UUID, uuid4
 
 import pytest
 
 from hammerwork.core.database import Database
+from hammerwork.core.execution import RunningJob
 from hammerwork.core.queue import Queue
 from hammerwork.core.upkeep import Upkeep
 from hammerwork.core.worker import Worker
@@ -119,8 +122,8 @@ async def test_workers_killed_again_and_again_at_random_finish_every_job_with_on
     await _enqueue(queue, ledger, [f"j{n}" for n in range(300)], seconds=0.1)
     crew = [workers.start(concurrency=4, upkeep=True) for _ in range(2)]
     for _ in range(6):
-        seen = await _started(ledger)
-        await until(lambda seen=seen: _at_least(_started(ledger), seen + dice.randint(3, 20)), 20, "progress")  # type: ignore[misc]
+        wanted = await _started(ledger) + dice.randint(3, 20)
+        await until(partial(_has_started, ledger, wanted), 20, "progress")
         number = dice.randrange(len(crew))
         await crew[number].kill()
         crew[number] = workers.start(concurrency=4, upkeep=True)
@@ -179,6 +182,33 @@ async def test_a_frozen_worker_cannot_end_a_job_that_runs_elsewhere_meanwhile(
     await ledger.assert_clean(effects=True)
 
 
+async def test_a_handler_that_ends_before_it_hears_of_its_rescue_changes_nothing(
+    queue: Queue, ledger: Ledger
+) -> None:
+    """Its heart beats every ten seconds only: nothing but the fence stands between it and the job."""
+    inside, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(job: RunningJob) -> None:
+        async with job.transaction() as connection:
+            await connection.execute("insert into effects values ('j0', $1, $2)", job.id, job.attempt)
+            inside.set()
+            await go_on.wait()
+
+    stale = Worker(queue, {"work": slow}, lease=timedelta(seconds=30), upkeep=False)
+    async with running(stale):
+        await _enqueue(queue, ledger, ["j0"])
+        await asyncio.wait_for(inside.wait(), 10)
+        await ledger.fetch("update hammerwork.workers set heartbeat_at = now() - interval '1 minute'")
+        await ledger.fetch("update hammerwork.workers set lease = interval '0.01 s'")
+        assert await Upkeep(queue.database).rescue() == 1
+        (row,) = await queue.database.fetch("claim", ["work"], [1], 1, await _register(queue))
+        assert (row["attempt"], row["lease"]) == (2, 2)
+        go_on.set()
+        await until(lambda: _gave_up(stale), 10, "the first attempt has ended")
+        assert await ledger.fetch("select from effects") == []
+        assert await _held(ledger) == {"j0"}
+
+
 async def test_a_handler_that_holds_up_its_event_loop_keeps_its_lease(
     queue: Queue, ledger: Ledger, workers: Workers, upkeep: None
 ) -> None:
@@ -212,6 +242,17 @@ async def test_a_job_that_kills_its_workers_ends_as_a_dead_letter(
 
 async def _has_started(ledger: Ledger, wanted: int) -> bool:
     return await _started(ledger) >= wanted
+
+
+async def _register(queue: Queue) -> UUID:
+    """A worker that takes its time."""
+    other = uuid4()
+    await queue.database.fetch("register_worker", other, "elsewhere", 0, ["work"], 1, timedelta(minutes=1))
+    return other
+
+
+async def _gave_up(worker: Worker) -> bool:
+    return worker.counts.ended["work", "lost"] == 1
 
 
 async def _none_held(ledger: Ledger) -> bool:

@@ -1,4 +1,4 @@
-"""What tests of the queue share: an actor that runs beside the test, waiting for what it does, both servers."""
+"""What tests of the queue share: actors that run beside a test, waiting for what they do, both servers."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ async def running(actor: Actor, *, within: float = 15.0) -> AsyncIterator[asynci
 
 def worker_of(queue: Queue, handlers: Handlers | Mapping[str, Handler], **options: Any) -> Worker:
     """A worker that looks for itself every 50 ms, without upkeep, unless told otherwise."""
-    options = {"poll": timedelta(milliseconds=50), "upkeep": False, "concurrency": 4} | options
-    return Worker(queue, handlers, **options)
+    usual: dict[str, Any] = {"poll": timedelta(milliseconds=50), "upkeep": False, "concurrency": 4}
+    return Worker(queue, handlers, **(usual | options))
 
 
 async def until(condition: Callable[[], Awaitable[bool]], *, within: float = 10.0) -> float:

@@ -26,9 +26,7 @@ async def test_plain_sql_enqueues_with_defaults(queue: Queue, connection: asyncp
 
 
 @both_servers
-async def test_plain_sql_enqueues_with_everything_named(
-    queue: Queue, connection: asyncpg.Connection
-) -> None:
+async def test_plain_sql_enqueues_with_everything_named(queue: Queue, connection: asyncpg.Connection) -> None:
     given = new_id(77)
     job_id = await connection.fetchval(
         """select hammerwork.enqueue(queue => 'orders', payload => '{"a": [1, "☃"]}', priority => 4::smallint,

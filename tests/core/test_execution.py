@@ -453,7 +453,8 @@ async def test_a_transaction_of_a_worker_that_lost_its_lease_changes_nothing(
         await before(claimed)
         # What another worker's claim after a rescue does.
         await effects.execute(
-            "update hammerwork.jobs set lease = lease + 1, claimed_by = gen_random_uuid() where id = $1", job.id
+            "update hammerwork.jobs set lease = lease + 1, claimed_by = gen_random_uuid() where id = $1",
+            job.id,
         )
         go_on.set()
         await until(lambda: counted(worker.counts.ended, ("orders", "lost")))

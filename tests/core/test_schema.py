@@ -34,8 +34,6 @@ asyncio.run(main())
 """
 
 
-
-
 def migrating_process(dsn: str) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, "-c", MIGRATE, dsn], stdout=subprocess.PIPE, text=True)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -52,7 +52,7 @@ async def settle(database: Database, worker: UUID, verdict: Finish | Requeue) ->
 
 # --- the fence ------------------------------------------------------------------------------------
 
-STALE = {
+STALE: dict[str, Callable[[Any, UUID], tuple[int, UUID]]] = {
     "another worker's": lambda row, worker: (row["lease"], uuid4()),
     "an earlier lease": lambda row, worker: (row["lease"] - 1, worker),
     "a later lease": lambda row, worker: (row["lease"] + 1, worker),
@@ -199,7 +199,9 @@ async def test_an_outcome_that_postgres_refuses_ends_as_a_dead_letter_and_spoils
     assert "could not be stored" in letter.detail
 
 
-@pytest.mark.parametrize("poison", [{"delay": timedelta.max}, {"delay": 30}, {"error": "\0"}, {"cause": "bored"}])
+@pytest.mark.parametrize(
+    "poison", [{"delay": timedelta.max}, {"delay": 30}, {"error": "\0"}, {"cause": "bored"}]
+)
 async def test_a_job_that_cannot_be_given_back_is_dead_and_the_others_go_back(
     queue: Queue, settling: Settling, poison: dict[str, Any]
 ) -> None:
@@ -219,9 +221,7 @@ async def test_a_job_that_cannot_be_settled_at_all_does_not_stop_the_settler(own
     rows = await claimed(own_queue.database, settling.worker, 3)
     async with own_queue.database.acquire() as connection:
         # An operator's own constraint, which even the dead letter meets.
-        await connection.execute(
-            "alter table hammerwork.history add check (payload <> '1') not valid;"
-        )
+        await connection.execute("alter table hammerwork.history add check (payload <> '1') not valid;")
     async with running(settling.settler):
         await settling.settled(*map(completed, rows))
     states = [(await own_queue.get(row["id"])).state for row in rows]
@@ -254,6 +254,8 @@ async def test_while_postgres_refuses_its_backends_outcomes_wait_and_are_written
                 " where application_name = 'hammerwork' and datname = current_database()"
             )
     await asyncio.wait_for(settling.settler.drain(), 20)
-    assert await connection.fetchval("select count(*) from hammerwork.history where state = 'completed'") == 200
+    assert (
+        await connection.fetchval("select count(*) from hammerwork.history where state = 'completed'") == 200
+    )
     assert await connection.fetchval("select count(*) from hammerwork.jobs") == 0
     assert settling.stale == set()

@@ -413,6 +413,16 @@ async def test_body_that_is_not_strict_json_is_refused_by_name(
     assert (refused.status, refused.problem["code"]) == (status, code)
 
 
+async def test_body_that_never_ends_is_cut_off(nowhere: Client) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(nowhere.url.rpartition(":")[2]))
+    head = f"POST {PREFIX}/jobs HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n"
+    writer.write(f"{head}Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
+    writer.writelines([b"10000\r\n", b" " * 0x10000, b"\r\n"] * 17)
+    async with asyncio.timeout(5):
+        assert await reader.readline() == b"HTTP/1.1 413 Request Entity Too Large\r\n"
+    writer.close()
+
+
 async def test_body_of_another_type_is_refused(nowhere: Client) -> None:
     refused = await nowhere.post("/jobs", data=b'{"queue": "a"}', headers={"Content-Type": "text/plain"})
     assert (refused.status, refused.problem["code"]) == (415, "unsupported_content_type")

@@ -13,6 +13,8 @@ import aiormq
 from aiormq import spec
 from aiormq.abc import AbstractChannel, AbstractConnection
 
+from ..bridges.rabbitmq_producer import WireProperties
+
 PERSISTENT = 2
 POISON = b'{"id": '
 
@@ -44,6 +46,12 @@ def with_repeats(given: Sequence[Parcel], share: float, seed: int) -> list[Parce
     return stream
 
 
+def message_properties(**properties: Any) -> spec.Basic.Properties:
+    """Exactly these properties, persistent; the client would give a message without an id one of its own."""
+    made = spec.Basic.Properties(delivery_mode=PERSISTENT, **properties)
+    return made if properties.get("message_id") else WireProperties(made.marshal())
+
+
 class Publisher:
     """Publishes to one queue with publisher confirms, reconnecting for as long as it is told to."""
 
@@ -69,7 +77,7 @@ class Publisher:
         await channel.basic_publish(
             body,
             routing_key=self.queue,
-            properties=spec.Basic.Properties(delivery_mode=PERSISTENT, **properties),
+            properties=message_properties(**properties),
             timeout=5,
         )
 

@@ -19,7 +19,6 @@ from typing import Any
 import asyncpg
 import pytest
 import pytest_asyncio
-from aiormq import spec
 
 from hammerwork.bridges.rabbitmq import RabbitmqBridge, RabbitmqOptions
 from hammerwork.core.database import Database
@@ -33,7 +32,7 @@ from ..services.postgres import PostgresService
 from ..services.proxy import FaultProxy
 from ..services.rabbitmq import RabbitmqService
 from .ledger import Ledger, until
-from .publisher import Publisher
+from .publisher import Publisher, message_properties
 from .running import running
 from .transforms import misbehave
 
@@ -245,7 +244,7 @@ class Inlet:
     async def send(self, case: Case) -> None:
         channel = await self.publisher.channel()
         properties = {"message_id": f"odd{next(self._numbers)}"} | dict(case.properties)
-        made = spec.Basic.Properties(delivery_mode=2, **properties)
+        made = message_properties(**properties)
         if case.wire is not None:
             made = WireProperties(case.wire)
         try:

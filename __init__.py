@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from .core.errors import Misconfigured as Misconfigured
     from .core.errors import ResultTimeout as ResultTimeout
     from .core.errors import Unavailable as Unavailable
-    from .core.execution import RunningJob as RunningJob
     from .core.handlers import Handlers as Handlers
     from .core.job import Cancel as Cancel
     from .core.job import Dead as Dead
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from .core.retry import Fibonacci as Fibonacci
     from .core.retry import Fixed as Fixed
     from .core.retry import Linear as Linear
+    from .core.running import RunningJob as RunningJob
     from .core.worker import Worker as Worker
     from .core.worker import WorkerPool as WorkerPool
     from .gateway.message_bridge import MessageBridge as MessageBridge
@@ -38,7 +38,7 @@ _ROOMS = {
         "HammerworkError", "JobCancelled", "JobDead", "LeaseLost", "Misconfigured", "ResultTimeout",
         "Unavailable",
     ],
-    "core.execution": ["RunningJob"],
+    "core.running": ["RunningJob"],
     "core.handlers": ["Handlers"],
     "core.job": ["Cancel", "Dead", "Done", "Job", "JobState", "Priority", "Retry", "Snooze"],
     "core.message": ["Message"],

@@ -12,10 +12,10 @@ from . import operate
 from .burial import storable
 from .database import Database
 from .event import DeliveryAttempt, DeliveryReport, Sink
-from .execution import RunningJob
 from .handlers import Handlers
 from .job import SINK_QUEUE_PREFIX, Cancel, Dead, Done, Outcome, Retry, Snooze
 from .retry import RetryStrategy, Schedule, delay_after
+from .running import RunningJob
 
 log = structlog.get_logger(__name__)
 

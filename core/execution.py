@@ -3,161 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import threading
 import time
 import traceback as tracebacks
-from collections.abc import AsyncIterator, Awaitable, Mapping
+from collections.abc import Awaitable, Mapping
 from concurrent.futures import Executor
-from contextlib import asynccontextmanager
-from datetime import datetime, timedelta
-from enum import Enum, auto
+from datetime import timedelta
 from typing import Any, assert_never, cast
-from uuid import UUID
 
 import structlog
 
 from . import store
-from .database import Connection, Database, Record
-from .errors import HammerworkError, LeaseLost, Misconfigured
-from .handlers import DEFAULT_RETRY, Route
+from .database import Record
+from .errors import LeaseLost, Misconfigured
+from .handlers import DEFAULT_RETRY, Handler, Route
 from .identity import new_id, slot_of
-from .job import Cancel, Dead, Done, Handler, JobState, Json, Outcome, Retry, Snooze
-from .retry import LONGEST, RetryFunction, RetryStrategy, delay_after, from_json
+from .job import Cancel, Dead, Done, JobState, Json, Outcome, Retry, Snooze
+from .retry import LONGEST, RetryFunction, delay_after
+from .running import Interrupt, RunningJob
 from .store import Finish, Requeue
 
 log = structlog.get_logger(__name__)
 
 TRACEBACK_LINES = 50
 ERROR_LENGTH = 4000
-
-
-class Interrupt(Enum):
-    """Why the worker cancelled a handler's task."""
-
-    CANCEL_ASKED = auto()
-    LEASE_LOST = auto()
-    WORKER_STOPS = auto()
-
-
-class RunningJob:
-    """The job as its handler sees it, for one attempt.
-
-    `id`, `queue`, `payload`, `attempt` (1 for the first), `max_attempts`, `priority`, `correlation_id`,
-    `headers`, `traceparent`, `tracestate`, `origin`, `created_at`, `run_at`.
-    """
-
-    __slots__ = (
-        "_database", "_stop", "_why", "_worker", "attempt", "correlation_id", "created_at",
-        "headers", "id", "lease", "max_attempts", "origin", "payload", "priority", "queue", "result",
-        "retry", "run_at", "settled", "started", "timeout", "traceparent", "tracestate",
-    )  # fmt: skip
-
-    def __init__(self, row: Record, worker: UUID, database: Database) -> None:
-        self.id: UUID = row["id"]
-        self.queue: str = row["queue"]
-        payload = row["payload"]
-        self.payload: Json = None if payload is None else json.loads(payload)
-        self.priority = row["priority"]
-        self.attempt: int = row["attempt"]
-        self.max_attempts: int = row["max_attempts"]
-        self.lease: int = row["lease"]
-        self.run_at: datetime = row["run_at"]
-        self.created_at: datetime = row["created_at"]
-        self.timeout: timedelta | None = row["timeout"]
-        self.correlation_id: str | None = row["correlation_id"]
-        context: Mapping[str, Any] = json.loads(row["context"]) if row["context"] else {}
-        self.headers: Mapping[str, Json] = context.get("headers", {})
-        self.traceparent: str | None = context.get("traceparent")
-        self.tracestate: str | None = context.get("tracestate")
-        self.origin: Mapping[str, Json] | None = json.loads(row["origin"]) if row["origin"] else None
-        self.retry: RetryStrategy | None = _stored_strategy(row)
-        self.result: Json = None
-        """What `transaction()` stores as the job's result; set it inside the block."""
-        self.started = 0.0
-        self._worker = worker
-        self._database = database
-        self.settled = False
-        self._why: Interrupt | None = None
-        self._stop: threading.Event | None = None
-
-    def __repr__(self) -> str:
-        return f"RunningJob({self.id}, queue={self.queue!r}, attempt={self.attempt}/{self.max_attempts})"
-
-    @property
-    def stop_requested(self) -> bool:
-        """Whether the handler should come to an end: cancelled, timed out, lease lost, or the worker stops.
-
-        For handlers in threads, which cannot be interrupted: look at it between steps.
-        """
-        return self._stop is not None and self._stop.is_set()
-
-    @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Connection]:
-        """A transaction that commits the handler's writes and the job's completion together.
-
-        Yields an asyncpg connection. When the block ends, the job is completed (with `job.result`) in the
-        same transaction, so its effects happen exactly once whatever crashes. Raises LeaseLost, and rolls
-        back, when this worker does not own the job any more; what the block raises rolls back and comes
-        out as it is. What the handler returns afterwards does not count. The block may be completed once.
-        """
-        if self.settled:
-            raise Misconfigured("job.transaction() was used already: it completes the job")
-        raised: BaseException | None = None
-        try:
-            async with self._database.transaction(lent=True) as connection:
-                try:
-                    yield connection
-                except BaseException as error:
-                    raised = error
-                    raise
-                await self._complete(connection)
-        except HammerworkError:
-            # An OSError of the handler's own must not come out as "Postgres is away".
-            if raised is not None:
-                raise raised from raised.__cause__
-            raise
-        self.settled = True
-
-    async def _complete(self, connection: Connection) -> None:
-        result = None if self.result is None else store.encode(self.result, "the result")
-        finish = Finish(
-            id=self.id,
-            lease=self.lease,
-            state=JobState.COMPLETED,
-            dead_letter_id=self.id,
-            result=result,
-            ran=timedelta(seconds=time.monotonic() - self.started),
-        )
-        if not await store.finish(connection, self._worker, [finish]):
-            raise LeaseLost(f"job {self.id} is not ours any more; nothing was written")
-
-    def interrupt(self, why: Interrupt) -> None:
-        """Note why the handler's task is about to be cancelled; the first reason stays."""
-        self._why = self._why or why
-        if self._stop is not None:
-            self._stop.set()
-
-
-def _stored_strategy(row: Record) -> RetryStrategy | None:
-    try:
-        return from_json(json.loads(row["retry"])) if row["retry"] else None
-    except (Misconfigured, ValueError) as error:
-        # A newer version may know more strategies than this one.
-        log.warning("the worker's retry strategy instead of the job's", job=str(row["id"]), error=str(error))
-        return None
-
-
-def unreadable(row: Record, error: Exception) -> Finish:
-    """The end of a claimed job of which no RunningJob can be made."""
-    return Finish(
-        id=row["id"],
-        lease=row["lease"],
-        state=JobState.DEAD,
-        dead_letter_id=new_id(slot_of(row["id"])),
-        cause="failed",
-        error=clean(f"the stored job cannot be read: {error}"),
-    )
 
 
 Verdict = Finish | Requeue | None
@@ -192,7 +60,7 @@ async def run(
     except BaseException as error:
         # Also SystemExit, GeneratorExit and a CancelledError that nobody of ours caused: a handler must
         # not be able to take the worker or the slot with it.
-        if isinstance(error, asyncio.CancelledError) and job._why is not None:
+        if isinstance(error, asyncio.CancelledError) and job.interrupted_by is not None:
             return interrupted(job)
         outcome, trace = _failure(error)
     if job.settled:
@@ -203,7 +71,7 @@ async def run(
 async def _call(job: RunningJob, route: Route, threads: Executor) -> Outcome | Json:
     if not route.in_thread:
         return await cast("Awaitable[Outcome | Json]", route.handler(job))
-    job._stop = threading.Event()
+    job.enter_thread()
     return await asyncio.get_running_loop().run_in_executor(threads, _in_thread, route.handler, job)
 
 
@@ -237,11 +105,23 @@ def _text_of(error: BaseException) -> str:
         return "(it cannot be printed)"
 
 
+def unreadable(row: Record, error: Exception) -> Finish:
+    """The end of a claimed job of which no RunningJob can be made."""
+    return Finish(
+        id=row["id"],
+        lease=row["lease"],
+        state=JobState.DEAD,
+        dead_letter_id=new_id(slot_of(row["id"])),
+        cause="failed",
+        error=clean(f"the stored job cannot be read: {error}"),
+    )
+
+
 def interrupted(job: RunningJob) -> Verdict:
     """What becomes of a job whose handler we cancelled."""
     if job.settled:
         return None
-    match job._why:
+    match job.interrupted_by:
         case Interrupt.CANCEL_ASKED:
             return _finish(job, JobState.CANCELLED, error="cancelled while it ran")
         case Interrupt.WORKER_STOPS:
@@ -249,7 +129,7 @@ def interrupted(job: RunningJob) -> Verdict:
         case Interrupt.LEASE_LOST | None:
             return None
         case _:
-            assert_never(job._why)
+            assert_never(job.interrupted_by)
 
 
 def _verdict(

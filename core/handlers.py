@@ -1,16 +1,28 @@
-"""Handlers: which function runs the jobs of which queue, and with what limits."""
+"""Handler, the seam that applications implement; and Handlers: which one runs the jobs of which queue."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TypeVar
 
 from .errors import Misconfigured
-from .job import Handler, check_name
+from .job import Json, Outcome, check_name
 from .retry import Exponential, RetryFunction, RetryStrategy
+from .running import RunningJob
+
+Handler = Callable[[RunningJob], Awaitable[Outcome | Json] | Outcome | Json]
+"""The seam that applications implement.
+
+Called once an attempt, with the running job; an `async def` runs on the worker's event loop, a plain
+`def` in a thread. Answer an Outcome, or any JSON value as short for `Done(value)`. An exception means
+`Retry(str(exception))`. Cancellation (asyncio.CancelledError) means that the job was cancelled, timed
+out, or that this worker lost its lease: clean up and let it through. The same job may run again after
+a crash, so effects outside Postgres must be idempotent by `job.id`; effects inside Postgres belong in
+`async with job.transaction() as conn`.
+"""
 
 H = TypeVar("H", bound=Handler)
 

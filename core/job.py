@@ -1,21 +1,18 @@
-"""Job: what an application asks for, what is stored of it, what a handler sees and what it answers."""
+"""Job: what an application asks for, what is stored of it, and what a handler may answer."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import datetime, timedelta
 from enum import IntEnum, StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
 from .errors import Misconfigured
 from .identity import new_id
 from .retry import RetryStrategy
-
-if TYPE_CHECKING:
-    from .execution import RunningJob
 
 Json = Any
 """A JSON value: None, bool, int, float, str, list or dict with string keys."""
@@ -190,14 +187,3 @@ class Dead:
 
 
 Outcome = Done | Retry | Snooze | Cancel | Dead
-
-Handler = Callable[["RunningJob"], Awaitable[Outcome | Json] | Outcome | Json]
-"""The seam that applications implement.
-
-Called once an attempt, with the running job; an `async def` runs on the worker's event loop, a plain
-`def` in a thread. Answer an Outcome, or any JSON value as short for `Done(value)`. An exception means
-`Retry(str(exception))`. Cancellation (asyncio.CancelledError) means that the job was cancelled, timed
-out, or that this worker lost its lease: clean up and let it through. The same job may run again after
-a crash, so effects outside Postgres must be idempotent by `job.id`; effects inside Postgres belong in
-`async with job.transaction() as conn`.
-"""

@@ -13,9 +13,10 @@ from uuid import UUID
 
 import structlog
 
-from .execution import Interrupt, RunningJob, Verdict, interrupted, run
+from .execution import Verdict, interrupted, run
 from .handlers import Handlers
 from .job import JobState
+from .running import Interrupt, RunningJob
 from .store import Finish, Requeue
 
 log = structlog.get_logger(__name__)

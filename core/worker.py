@@ -14,13 +14,13 @@ import structlog
 from .backoff import Backoff
 from .database import Database, Record
 from .errors import CommitUnknown, HammerworkError, Misconfigured, Unavailable
-from .execution import Interrupt, RunningJob, unreadable
-from .handlers import Handlers
-from .job import Handler
+from .execution import unreadable
+from .handlers import Handler, Handlers
 from .lease import BEATS_A_LEASE, Lease
 from .notifier import Notifier
 from .queue import Queue
 from .roster import Roster, WorkerCounts
+from .running import Interrupt, RunningJob
 from .settle import Settler
 from .upkeep import Upkeep
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from hammerwork.core.execution import RunningJob
 from hammerwork.core.handlers import Handlers
+from hammerwork.core.running import RunningJob
 
 handlers = Handlers()
 

@@ -13,8 +13,8 @@ from uuid import UUID, uuid4
 import pytest
 
 from hammerwork.core.database import Database
-from hammerwork.core.execution import RunningJob
 from hammerwork.core.queue import Queue
+from hammerwork.core.running import RunningJob
 from hammerwork.core.upkeep import Upkeep
 from hammerwork.core.worker import Worker
 

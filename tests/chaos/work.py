@@ -9,10 +9,10 @@ from collections.abc import Iterable
 from datetime import timedelta
 
 from hammerwork.core.database import Database
-from hammerwork.core.execution import RunningJob
 from hammerwork.core.handlers import Handlers
 from hammerwork.core.job import Job
 from hammerwork.core.retry import Fixed
+from hammerwork.core.running import RunningJob
 
 STARTS = """
     create table if not exists starts

@@ -11,8 +11,7 @@ from typing import Any, Protocol
 
 import pytest
 
-from hammerwork.core.handlers import Handlers
-from hammerwork.core.job import Handler
+from hammerwork.core.handlers import Handler, Handlers
 from hammerwork.core.queue import Queue
 from hammerwork.core.worker import Worker
 

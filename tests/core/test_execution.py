@@ -16,11 +16,11 @@ import pytest
 
 from hammerwork.core import operate
 from hammerwork.core.errors import Misconfigured
-from hammerwork.core.execution import RunningJob
-from hammerwork.core.handlers import Handlers
-from hammerwork.core.job import Cancel, Dead, Done, Handler, Job, JobRecord, JobState, Retry, Snooze
+from hammerwork.core.handlers import Handler, Handlers
+from hammerwork.core.job import Cancel, Dead, Done, Job, JobRecord, JobState, Retry, Snooze
 from hammerwork.core.queue import Queue
 from hammerwork.core.retry import Custom, Exponential, Fixed
+from hammerwork.core.running import RunningJob
 
 from .running import before, both_servers, running, until, worker_of
 

@@ -21,10 +21,10 @@ from hammerwork.core.errors import (
     StateConflict,
     Unavailable,
 )
-from hammerwork.core.execution import RunningJob
 from hammerwork.core.identity import new_id
 from hammerwork.core.job import Cancel, Dead, Done, Job, JobState, Priority
 from hammerwork.core.queue import Enqueued, Queue
+from hammerwork.core.running import RunningJob
 
 from ..services import free_port
 from .running import both_servers, running, until, worker_of

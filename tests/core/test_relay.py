@@ -16,7 +16,6 @@ import pytest
 from hammerwork.core import operate
 from hammerwork.core.errors import Misconfigured, Unavailable
 from hammerwork.core.event import Event, EventType
-from hammerwork.core.execution import RunningJob
 from hammerwork.core.expression import Condition
 from hammerwork.core.handlers import Handlers
 from hammerwork.core.identity import new_id, slot_of
@@ -24,6 +23,7 @@ from hammerwork.core.job import Cancel, Dead, Job, Snooze
 from hammerwork.core.queue import Queue
 from hammerwork.core.relay import FILTER_VARIABLES, Relay, Subscription, replay_since
 from hammerwork.core.retry import Fixed
+from hammerwork.core.running import RunningJob
 
 from .running import both_servers, running, until, worker_of
 

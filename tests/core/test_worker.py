@@ -14,12 +14,12 @@ import pytest
 
 from hammerwork.core import operate
 from hammerwork.core.errors import Misconfigured, StateConflict
-from hammerwork.core.execution import RunningJob
-from hammerwork.core.handlers import Handlers
-from hammerwork.core.job import Handler, Job, JobState
+from hammerwork.core.handlers import Handler, Handlers
+from hammerwork.core.job import Job, JobState
 from hammerwork.core.notifier import Notifier
 from hammerwork.core.queue import Queue
 from hammerwork.core.retry import Fixed
+from hammerwork.core.running import RunningJob
 from hammerwork.core.worker import WorkerPool
 
 from .running import before, both_servers, running, until, worker_of

@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     from .core.errors import Misconfigured as Misconfigured
     from .core.errors import ResultTimeout as ResultTimeout
     from .core.errors import Unavailable as Unavailable
-    from .core.handlers import Handlers as Handlers
+    from .core.execute.handlers import Handlers as Handlers
+    from .core.execute.running import RunningJob as RunningJob
+    from .core.execute.worker import Worker as Worker
+    from .core.execute.worker import WorkerPool as WorkerPool
     from .core.job import Cancel as Cancel
     from .core.job import Dead as Dead
     from .core.job import Done as Done
@@ -28,9 +31,6 @@ if TYPE_CHECKING:
     from .core.retry import Fibonacci as Fibonacci
     from .core.retry import Fixed as Fixed
     from .core.retry import Linear as Linear
-    from .core.running import RunningJob as RunningJob
-    from .core.worker import Worker as Worker
-    from .core.worker import WorkerPool as WorkerPool
     from .gateway.message_bridge import MessageBridge as MessageBridge
 
 _ROOMS = {
@@ -38,13 +38,13 @@ _ROOMS = {
         "HammerworkError", "JobCancelled", "JobDead", "LeaseLost", "Misconfigured", "ResultTimeout",
         "Unavailable",
     ],
-    "core.running": ["RunningJob"],
-    "core.handlers": ["Handlers"],
+    "core.execute.running": ["RunningJob"],
+    "core.execute.handlers": ["Handlers"],
     "core.job": ["Cancel", "Dead", "Done", "Job", "JobState", "Priority", "Retry", "Snooze"],
     "core.message": ["Message"],
     "core.queue": ["Queue"],
     "core.retry": ["Exponential", "Fibonacci", "Fixed", "Linear"],
-    "core.worker": ["Worker", "WorkerPool"],
+    "core.execute.worker": ["Worker", "WorkerPool"],
     "gateway.message_bridge": ["MessageBridge"],
 }  # fmt: skip
 _HOME = {name: room for room, names in _ROOMS.items() for name in names}

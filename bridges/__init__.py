@@ -1,1 +1,1 @@
-"""One file a broker: each speaks to its broker only, the core owns every guarantee."""
+"""One room a broker: each speaks to its broker only, the core owns every guarantee."""

@@ -9,7 +9,7 @@ import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
 from .errors import Misconfigured
-from .store import Fetcher, Row
+from .postgres.store import Fetcher, Row
 
 SUPPORTED = "asyncpg Connection, psycopg AsyncConnection, SQLAlchemy AsyncConnection or AsyncSession"
 

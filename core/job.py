@@ -131,7 +131,7 @@ class JobRecord:
     """The last failure's text, for a job that is dead, cancelled or waits for another attempt."""
 
 
-# --- outcomes: what a handler answers; matched once, in core/execution.py -------------------------
+# --- outcomes: what a handler answers; matched once, in core/execute/execution.py -------------------------
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,12 +10,12 @@ from datetime import datetime, timedelta
 from typing import Protocol
 from uuid import UUID
 
-from . import store
-from .database import Database, Record, statement
 from .errors import NotFound, StateConflict
 from .job import JobState, Json, check_name
 from .message import Message
-from .relay import Subscription, replay_since
+from .postgres import store
+from .postgres.database import Database, Record, statement
+from .publish.relay import Subscription, replay_since
 
 # --- jobs ----------------------------------------------------------------------------------------
 

@@ -14,13 +14,14 @@ from uuid import UUID
 import asyncpg
 import structlog
 
-from . import operate, schema, store
+from . import operate
 from .adapter import adapted
 from .backoff import Backoff
-from .database import Database, mapped_errors
 from .errors import CommitUnknown, NotFound, Unavailable
 from .job import Job, JobRecord, JobState, Json
-from .notifier import Announcer
+from .postgres import schema, store
+from .postgres.database import Database, mapped_errors
+from .postgres.notifier import Announcer
 from .results import ResultWaiter
 
 log = structlog.get_logger(__name__)

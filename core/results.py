@@ -8,9 +8,9 @@ from contextlib import suppress
 from datetime import timedelta
 from uuid import UUID
 
-from .database import Database, Record
 from .errors import JobCancelled, JobDead, NotFound, ResultExpired, ResultTimeout, Unavailable
 from .job import JobState, Json
+from .postgres.database import Database, Record
 
 SOONEST = 0.005
 SLOWEST = 0.25

@@ -11,14 +11,14 @@ from uuid import UUID
 import asyncpg
 import structlog
 
-from . import store
 from .backoff import Backoff
-from .database import Connection, Database, statement
-from .duty import Duty
 from .errors import HammerworkError
 from .identity import new_id, slot_of
 from .job import JobState
-from .store import Finish, Requeue
+from .postgres import store
+from .postgres.database import Connection, Database, statement
+from .postgres.duty import Duty
+from .postgres.store import Finish, Requeue
 
 log = structlog.get_logger(__name__)
 

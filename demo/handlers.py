@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from hammerwork.core.handlers import Handlers
-from hammerwork.core.running import RunningJob
+from hammerwork.core.execute.handlers import Handlers
+from hammerwork.core.execute.running import RunningJob
 
 handlers = Handlers()
 

@@ -25,8 +25,8 @@ from demo.parts import (
     publish_amqp,
     publish_http,
 )
-from hammerwork.core.database import Database
-from hammerwork.core.schema import migrate
+from hammerwork.core.postgres.database import Database
+from hammerwork.core.postgres.schema import migrate
 from hammerwork.gateway.embedded import EmbeddedPostgres
 from tests.services import ServiceMissing, StartFailed, free_port
 from tests.services.rabbitmq import RabbitmqService, find_rabbitmq

@@ -11,16 +11,16 @@ from importlib.metadata import version
 import structlog
 from aiohttp import web
 
-from ..core import schema
 from ..core.backoff import Backoff
-from ..core.database import Database
-from ..core.deliver import delivery_handlers
 from ..core.errors import HammerworkError, Misconfigured, Unavailable
-from ..core.notifier import Notifier
+from ..core.execute.worker import Worker
+from ..core.postgres import schema
+from ..core.postgres.database import Database
+from ..core.postgres.notifier import Notifier
+from ..core.publish.deliver import delivery_handlers
+from ..core.publish.relay import Relay
 from ..core.queue import Queue
-from ..core.relay import Relay
 from ..core.upkeep import Retention, Upkeep
-from ..core.worker import Worker
 from .embedded import EmbeddedPostgres
 from .health import Health
 from .http import build_http, listen, refuse_open_doors

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
 
-from ..core import schema
-from ..core.database import Database, mapped_errors
 from ..core.errors import HammerworkError, Misconfigured
 from ..core.event import Sink
 from ..core.job import Json
 from ..core.message import Bridge, Guarantee
-from ..core.notifier import SELF_TEST_WITHIN, Notifier
+from ..core.postgres import schema
+from ..core.postgres.database import Database, mapped_errors
+from ..core.postgres.notifier import SELF_TEST_WITHIN, Notifier
 from .embedded import EmbeddedPostgres
 from .guarded import EXACTLY_ONCE
 from .http import refuse_open_doors

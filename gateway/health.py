@@ -7,11 +7,11 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..core.database import Database, mapped_errors
 from ..core.errors import HammerworkError
-from ..core.intake import Intake
-from ..core.notifier import Notifier
-from ..core.relay import Relay
+from ..core.ingest.intake import Intake
+from ..core.postgres.database import Database, mapped_errors
+from ..core.postgres.notifier import Notifier
+from ..core.publish.relay import Relay
 from ..core.status import State
 
 PROBE_EVERY = 1.0

@@ -7,10 +7,10 @@ from typing import Any, Self
 
 from pydantic import ValidationError
 
-from ..core.decode import Decoder
 from ..core.errors import Misconfigured
-from ..core.intake import Intake, IntakeLimits
-from ..core.mapping import CallableMapping, Expressions, FieldMapping, Mapper, Transform
+from ..core.ingest.decode import Decoder
+from ..core.ingest.intake import Intake, IntakeLimits
+from ..core.ingest.mapping import CallableMapping, Expressions, FieldMapping, Mapper, Transform
 from ..core.message import Bridge
 from ..core.queue import Queue
 

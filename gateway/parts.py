@@ -8,17 +8,17 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from ..core.database import Database
-from ..core.decode import Decoder
-from ..core.deliver import DeliveryPolicy
 from ..core.errors import Misconfigured
 from ..core.event import Sink
+from ..core.execute.handlers import Handlers
 from ..core.expression import Condition
-from ..core.handlers import Handlers
-from ..core.intake import Intake, IntakeLimits
-from ..core.mapping import CallableMapping, Expressions, FieldMapping, Mapper
+from ..core.ingest.decode import Decoder
+from ..core.ingest.intake import Intake, IntakeLimits
+from ..core.ingest.mapping import CallableMapping, Expressions, FieldMapping, Mapper
 from ..core.message import Bridge
-from ..core.relay import FILTER_VARIABLES, Subscription
+from ..core.postgres.database import Database
+from ..core.publish.deliver import DeliveryPolicy
+from ..core.publish.relay import FILTER_VARIABLES, Subscription
 from ..core.retry import Schedule
 from . import catalog
 from .guarded import GuardedBridge
@@ -115,7 +115,7 @@ def load_handlers(settings: WorkerSettings) -> Handlers | None:
     if not isinstance(found, Handlers):
         raise Misconfigured(
             f"worker.handlers: {settings.handlers!r} is a {type(found).__name__}",
-            hint="name a hammerwork.core.handlers.Handlers",
+            hint="name a hammerwork.core.execute.handlers.Handlers",
         )
     return found.only(list(settings.queues)) if settings.queues else found
 

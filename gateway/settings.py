@@ -30,11 +30,11 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from ..core.deliver import STANDARD_SCHEDULE
 from ..core.errors import Misconfigured
 from ..core.event import EventType, Sink
 from ..core.job import DEFAULT_MAX_ATTEMPTS
 from ..core.message import Bridge
+from ..core.publish.deliver import STANDARD_SCHEDULE
 from . import catalog
 from .catalog import Catalog
 from .fitting import SECRET_NAME, Fitter, keys_of, shown

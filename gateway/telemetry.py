@@ -44,13 +44,13 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from ..core.errors import HammerworkError
-from ..core.intake import Intake
-from ..core.notifier import Notifier
+from ..core.execute.roster import WorkerCounts
+from ..core.execute.worker import Worker
+from ..core.ingest.intake import Intake
+from ..core.postgres.notifier import Notifier
+from ..core.publish.relay import Relay
 from ..core.queue import Queue, QueueStats
-from ..core.relay import Relay
-from ..core.roster import WorkerCounts
 from ..core.status import Status
-from ..core.worker import Worker
 from .fitting import MASK, SECRET_NAME
 
 STATS_EVERY = 5.0

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import pytest
 
-from hammerwork.core.database import Database
+from hammerwork.core.postgres.database import Database
 from hammerwork.core.queue import Queue
 
 from .services import ServiceMissing

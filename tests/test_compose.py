@@ -23,8 +23,8 @@ import yaml
 from aiohttp.test_utils import TestServer
 from standardwebhooks import Webhook
 
-from hammerwork.core import schema
-from hammerwork.core.database import Database
+from hammerwork.core.postgres import schema
+from hammerwork.core.postgres.database import Database
 from hammerwork.gateway import settings
 
 ROOT = Path(__file__).parent.parent

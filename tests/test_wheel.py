@@ -108,7 +108,7 @@ def test_an_unpacked_wheel_finds_its_own_sql(wheel: Path, tmp_path: Path) -> Non
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path)
     program = (
-        "import hammerwork; from hammerwork.core.database import statement;"
+        "import hammerwork; from hammerwork.core.postgres.database import statement;"
         "print(hammerwork.__file__); print(len(statement('claim')))"
     )
     environment = {**os.environ, "PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}

@@ -8,7 +8,7 @@ import socket
 import sys
 
 from hammerwork.core import operate
-from hammerwork.core.database import Database
+from hammerwork.core.postgres.database import Database
 
 
 async def alive(dsn: str, host: str) -> bool:

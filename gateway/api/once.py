@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from hashlib import sha256
 from uuid import UUID
 
-from ...core.database import Connection, Record, statement
 from ...core.errors import BadMessage
+from ...core.postgres.database import Connection, Record, statement
 from ...core.queue import Enqueued, Queue
 from .shapes import EnqueuedReply, JobRequest, JobsRequest
 

@@ -8,11 +8,11 @@ from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, SecretStr
 
-from ...core.database import Database
 from ...core.errors import Misconfigured
 from ...core.operate import Replayer
+from ...core.postgres.database import Database
+from ...core.publish.relay import Subscription
 from ...core.queue import Queue
-from ...core.relay import Subscription
 from .shapes import Request
 
 PREFIX = "/api/v1"

@@ -9,8 +9,8 @@ import structlog
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
-from ...core.decode import Decoder
 from ...core.errors import BadMessage, HammerworkError
+from ...core.ingest.decode import Decoder
 from ...core.message import Message
 from .admission import admit
 from .document import openapi

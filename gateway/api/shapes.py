@@ -19,8 +19,8 @@ from pydantic import (
 )
 
 from ...core.errors import BadMessage
-from ...core.fields import FARTHEST, MAX_CORRELATION_ID, carried_headers, read_run_at
 from ...core.identity import new_id
+from ...core.ingest.fields import FARTHEST, MAX_CORRELATION_ID, carried_headers, read_run_at
 from ...core.job import (
     DEFAULT_MAX_ATTEMPTS,
     DEFAULT_RESULT_TTL,

@@ -281,8 +281,8 @@ def _one_of(kind: type[JobState], text: str, option: str) -> JobState:
 
 def _payload(text: str) -> object:
     """The JSON value of an argument, of standard input or of a file."""
-    from ...core.decode import Decoder
     from ...core.errors import BadMessage
+    from ...core.ingest.decode import Decoder
     from ...core.message import Message
 
     if text == "-":

@@ -64,7 +64,7 @@ def migrate(config: Config = None) -> None:
     \b
       hammerwork migrate && hammerwork verify
     """
-    from ...core import schema
+    from ...core.postgres import schema
     from .session import talk
 
     applied = talk(config, lambda session: schema.migrate(session.database))
@@ -82,7 +82,7 @@ def verify(config: Config = None, as_json: AsJson = False) -> None:
     \b
       hammerwork verify || hammerwork migrate
     """
-    from ...core import schema
+    from ...core.postgres import schema
     from .session import talk
 
     faults = talk(config, lambda session: schema.verify(session.database))

@@ -14,8 +14,8 @@ from typing import TypeVar
 
 import structlog
 
-from ...core.database import Database
 from ...core.errors import Misconfigured
+from ...core.postgres.database import Database
 from ...core.queue import Queue
 from ..settings import Settings, load
 

@@ -10,8 +10,8 @@ import traceback
 from collections.abc import Mapping
 
 from ...core.errors import Misconfigured
-from ...core.handlers import Handlers
-from ...core.worker import Worker, WorkerPool
+from ...core.execute.handlers import Handlers
+from ...core.execute.worker import Worker, WorkerPool
 
 Target = Handlers | Worker | WorkerPool
 

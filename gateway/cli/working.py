@@ -10,13 +10,13 @@ from contextlib import suppress
 import structlog
 import typer
 
-from ...core import schema
 from ...core.backoff import Backoff
-from ...core.database import Database
 from ...core.errors import Unavailable
-from ...core.handlers import Handlers
+from ...core.execute.handlers import Handlers
+from ...core.execute.worker import Worker, WorkerPool
+from ...core.postgres import schema
+from ...core.postgres.database import Database
 from ...core.queue import Queue
-from ...core.worker import Worker, WorkerPool
 from ..settings import Settings, WorkerSettings
 from ..telemetry import configure_logging
 from .session import opened

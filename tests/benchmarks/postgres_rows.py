@@ -8,11 +8,11 @@ from datetime import timedelta
 
 import asyncpg
 
-from hammerwork.core.database import columns, statement
+from hammerwork.core.execute.worker import Worker
 from hammerwork.core.identity import new_id
 from hammerwork.core.job import Job
+from hammerwork.core.postgres.database import columns, statement
 from hammerwork.core.queue import Queue
-from hammerwork.core.worker import Worker
 
 from .measure import Measure, Row, measured
 

@@ -11,10 +11,10 @@ import aiormq
 from aiormq.abc import DeliveredMessage
 
 from hammerwork.bridges.rabbitmq import RabbitmqBridge, RabbitmqOptions
-from hammerwork.core.database import Database
-from hammerwork.core.decode import Decoder
-from hammerwork.core.intake import Intake
-from hammerwork.core.mapping import FieldMapping
+from hammerwork.core.ingest.decode import Decoder
+from hammerwork.core.ingest.intake import Intake
+from hammerwork.core.ingest.mapping import FieldMapping
+from hammerwork.core.postgres.database import Database
 
 from .measure import Measure, Row, measured
 from .postgres_rows import PAYLOAD_TEXT

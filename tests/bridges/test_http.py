@@ -22,9 +22,9 @@ from pydantic import ValidationError
 from standardwebhooks import Webhook
 
 from hammerwork.bridges.http import HttpBridge, HttpOptions
-from hammerwork.core.decode import Decoder
 from hammerwork.core.errors import BadMessage, Disconnected, Misconfigured
 from hammerwork.core.identity import new_id
+from hammerwork.core.ingest.decode import Decoder
 from hammerwork.core.message import Delivery, Fate, Message, Receipt, Want
 
 WANT = Want(wait=timedelta(milliseconds=50), linger=timedelta(milliseconds=1))

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from aiormq import spec
 
-from hammerwork.bridges.amqp_content import json_headers
 from hammerwork.bridges.rabbitmq import RabbitmqBridge
+from hammerwork.bridges.rabbitmq.content import json_headers
 from hammerwork.core.message import Message
 
 from .rabbitmq_producer import (

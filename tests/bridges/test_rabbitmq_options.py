@@ -199,7 +199,7 @@ async def test_without_the_client_the_extra_is_named(
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
         return imported(name, *arguments, **more)
 
-    monkeypatch.delitem(sys.modules, "hammerwork.bridges.amqp_link")
+    monkeypatch.delitem(sys.modules, "hammerwork.bridges.rabbitmq.link")
     monkeypatch.setattr(builtins, "__import__", without_aiormq)
     with pytest.raises(MissingExtra, match="`rabbitmq`"):
         RabbitmqBridge("orders", producer.options())

@@ -7,10 +7,10 @@ import os
 import signal
 
 from hammerwork.bridges.rabbitmq import RabbitmqBridge, RabbitmqOptions
-from hammerwork.core.database import Database
-from hammerwork.core.decode import Decoder
-from hammerwork.core.intake import Intake, IntakeLimits
-from hammerwork.core.mapping import FieldMapping
+from hammerwork.core.ingest.decode import Decoder
+from hammerwork.core.ingest.intake import Intake, IntakeLimits
+from hammerwork.core.ingest.mapping import FieldMapping
+from hammerwork.core.postgres.database import Database
 
 
 async def main() -> None:

@@ -21,10 +21,10 @@ import pytest
 import pytest_asyncio
 
 from hammerwork.bridges.rabbitmq import RabbitmqBridge, RabbitmqOptions
-from hammerwork.core.database import Database
-from hammerwork.core.decode import Decoder
-from hammerwork.core.intake import Intake, IntakeLimits
-from hammerwork.core.mapping import CallableMapping, Expressions, FieldMapping, Mapper
+from hammerwork.core.ingest.decode import Decoder
+from hammerwork.core.ingest.intake import Intake, IntakeLimits
+from hammerwork.core.ingest.mapping import CallableMapping, Expressions, FieldMapping, Mapper
+from hammerwork.core.postgres.database import Database
 from hammerwork.core.queue import Queue
 
 from ..bridges.rabbitmq_producer import WireProperties

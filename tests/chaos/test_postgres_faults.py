@@ -13,14 +13,14 @@ from uuid import uuid4
 import pytest
 
 from hammerwork.bridges.rabbitmq import RabbitmqBridge, RabbitmqOptions
-from hammerwork.core.database import Database
-from hammerwork.core.decode import Decoder
 from hammerwork.core.errors import Unavailable
-from hammerwork.core.intake import Intake
-from hammerwork.core.mapping import FieldMapping
+from hammerwork.core.execute.worker import Worker
+from hammerwork.core.ingest.decode import Decoder
+from hammerwork.core.ingest.intake import Intake
+from hammerwork.core.ingest.mapping import FieldMapping
+from hammerwork.core.postgres.database import Database
 from hammerwork.core.queue import Queue
 from hammerwork.core.upkeep import Upkeep
-from hammerwork.core.worker import Worker
 
 from ..services.postgres import PostgresService
 from ..services.proxy import FaultProxy

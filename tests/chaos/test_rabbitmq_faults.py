@@ -10,10 +10,10 @@ from functools import partial
 import pytest
 
 from hammerwork.bridges.rabbitmq import RabbitmqBridge, RabbitmqOptions
-from hammerwork.core.database import Database
-from hammerwork.core.decode import Decoder
-from hammerwork.core.intake import Intake, IntakeLimits
-from hammerwork.core.mapping import FieldMapping
+from hammerwork.core.ingest.decode import Decoder
+from hammerwork.core.ingest.intake import Intake, IntakeLimits
+from hammerwork.core.ingest.mapping import FieldMapping
+from hammerwork.core.postgres.database import Database
 
 from ..services.rabbitmq import VARIABLE, RabbitmqService
 from .ledger import Ledger, until

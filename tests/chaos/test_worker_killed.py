@@ -12,11 +12,11 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from hammerwork.core.database import Database
+from hammerwork.core.execute.running import RunningJob
+from hammerwork.core.execute.worker import Worker
+from hammerwork.core.postgres.database import Database
 from hammerwork.core.queue import Queue
-from hammerwork.core.running import RunningJob
 from hammerwork.core.upkeep import Upkeep
-from hammerwork.core.worker import Worker
 
 from .conftest import Spawn
 from .ledger import Ledger, until

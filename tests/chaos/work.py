@@ -8,11 +8,11 @@ import time
 from collections.abc import Iterable
 from datetime import timedelta
 
-from hammerwork.core.database import Database
-from hammerwork.core.handlers import Handlers
+from hammerwork.core.execute.handlers import Handlers
+from hammerwork.core.execute.running import RunningJob
 from hammerwork.core.job import Job
+from hammerwork.core.postgres.database import Database
 from hammerwork.core.retry import Fixed
-from hammerwork.core.running import RunningJob
 
 STARTS = """
     create table if not exists starts

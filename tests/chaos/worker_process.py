@@ -7,9 +7,9 @@ import os
 import signal
 from datetime import timedelta
 
-from hammerwork.core.database import Database
+from hammerwork.core.execute.worker import Worker
+from hammerwork.core.postgres.database import Database
 from hammerwork.core.queue import Queue
-from hammerwork.core.worker import Worker
 
 from .work import work_handlers
 

@@ -10,8 +10,8 @@ from typing import cast
 import asyncpg
 import pytest
 
-from hammerwork.core import schema
-from hammerwork.core.database import Database
+from hammerwork.core.postgres import schema
+from hammerwork.core.postgres.database import Database
 from hammerwork.core.queue import Queue
 
 from ..services.postgres import PostgresService

@@ -11,9 +11,9 @@ from typing import Any, Protocol
 
 import pytest
 
-from hammerwork.core.handlers import Handler, Handlers
+from hammerwork.core.execute.handlers import Handler, Handlers
+from hammerwork.core.execute.worker import Worker
 from hammerwork.core.queue import Queue
-from hammerwork.core.worker import Worker
 
 both_servers = pytest.mark.parametrize("dsn", ["newest", "oldest"], indirect=True)
 """Run the test on the newest and on the oldest Postgres that is supported."""

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hammerwork.core.decode import Decoder, check_storable, nesting_over
 from hammerwork.core.errors import BadMessage, Misconfigured
+from hammerwork.core.ingest.decode import Decoder, check_storable, nesting_over
 from hammerwork.core.message import Message
 
 DECODER = Decoder()

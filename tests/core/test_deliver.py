@@ -11,15 +11,15 @@ import asyncpg
 import pytest
 
 from hammerwork.core import operate
-from hammerwork.core.deliver import STANDARD_SCHEDULE, DeliveryPolicy, delivery_handlers
 from hammerwork.core.errors import NotFound
 from hammerwork.core.event import DeliveryAttempt, DeliveryReport, EventType
+from hammerwork.core.execute.worker import Worker
 from hammerwork.core.job import Dead, Done, Job, JobState, Retry, Snooze
 from hammerwork.core.message import Guarantee
+from hammerwork.core.publish.deliver import STANDARD_SCHEDULE, DeliveryPolicy, delivery_handlers
+from hammerwork.core.publish.relay import Relay, Subscription
 from hammerwork.core.queue import Queue
-from hammerwork.core.relay import Relay, Subscription
 from hammerwork.core.retry import Fixed
-from hammerwork.core.worker import Worker
 
 from .running import both_servers, running, until, worker_of
 

@@ -16,10 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hammerwork.core.errors import BadMessage, Misconfigured, Unavailable
-from hammerwork.core.fields import carried_trace, read_run_at
 from hammerwork.core.identity import slot_for, slot_of
+from hammerwork.core.ingest.fields import carried_trace, read_run_at
+from hammerwork.core.ingest.mapping import CallableMapping, Expressions, FieldMapping, Mapper, load_transform
 from hammerwork.core.job import Job, Json, Priority
-from hammerwork.core.mapping import CallableMapping, Expressions, FieldMapping, Mapper, load_transform
 from hammerwork.core.message import Message
 
 BRIDGE = "orders-in"
@@ -381,7 +381,10 @@ async def test_only_allowed_queues_can_be_chosen() -> None:
 
 
 def test_expressions_are_paid_for_by_those_who_use_them() -> None:
-    code = "import sys; from hammerwork.core.mapping import *; FieldMapping('a'); print('cel' in sys.modules)"
+    code = (
+        "import sys; from hammerwork.core.ingest.mapping import FieldMapping; FieldMapping('a');"
+        " print('cel' in sys.modules)"
+    )
     seen = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert seen.stdout.strip() == "False"
 

@@ -12,10 +12,10 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from hammerwork.core.database import Database
 from hammerwork.core.identity import new_id
 from hammerwork.core.job import Job
-from hammerwork.core.notifier import Announcer, Notifier
+from hammerwork.core.postgres.database import Database
+from hammerwork.core.postgres.notifier import Announcer, Notifier
 from hammerwork.core.queue import Queue
 
 from ..services.postgres import PostgresService
@@ -155,9 +155,9 @@ async def test_work_that_came_while_nobody_listened_is_taken_after_the_reconnect
 async def test_a_network_that_swallows_everything_is_noticed(
     dsn: str, postgres_service: PostgresService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hammerwork.core.notifier.SELF_TEST_EVERY", 0.05)
-    monkeypatch.setattr("hammerwork.core.notifier.SELF_TEST_WITHIN", 0.3)
-    monkeypatch.setattr("hammerwork.core.database.STATEMENT_TIMEOUT", 0.5)
+    monkeypatch.setattr("hammerwork.core.postgres.notifier.SELF_TEST_EVERY", 0.05)
+    monkeypatch.setattr("hammerwork.core.postgres.notifier.SELF_TEST_WITHIN", 0.3)
+    monkeypatch.setattr("hammerwork.core.postgres.database.STATEMENT_TIMEOUT", 0.5)
     async with (
         FaultProxy(*postgres_service.address) as proxy,
         Database(postgres_service.dsn(dsn.rpartition("/")[2], port=proxy.port)) as database,

@@ -16,14 +16,14 @@ import pytest
 from hammerwork.core import operate
 from hammerwork.core.errors import Misconfigured, Unavailable
 from hammerwork.core.event import Event, EventType
+from hammerwork.core.execute.handlers import Handlers
+from hammerwork.core.execute.running import RunningJob
 from hammerwork.core.expression import Condition
-from hammerwork.core.handlers import Handlers
 from hammerwork.core.identity import new_id, slot_of
 from hammerwork.core.job import Cancel, Dead, Job, Snooze
+from hammerwork.core.publish.relay import FILTER_VARIABLES, Relay, Subscription, replay_since
 from hammerwork.core.queue import Queue
-from hammerwork.core.relay import FILTER_VARIABLES, Relay, Subscription, replay_since
 from hammerwork.core.retry import Fixed
-from hammerwork.core.running import RunningJob
 
 from .running import both_servers, running, until, worker_of
 
@@ -304,90 +304,6 @@ async def test_an_event_of_a_transaction_that_is_rolled_back_was_never_there(
     await queue.enqueue(Job("orders"), conn=connection)
     await undone.rollback()
     assert await drain(relay) == 0
-
-
-# --- what a sink wants ----------------------------------------------------------------------------
-
-
-def event(**changes: Any) -> Event:
-    fields: dict[str, Any] = {
-        "id": new_id(),
-        "type": EventType.COMPLETED,
-        "job_id": new_id(5),
-        "sequence": 3,
-        "queue": "orders.eu",
-        "at": datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC),
-        "data": {"attempt": 2, "correlation_id": "c-1", "ran_ms": 12.5},
-    }
-    return Event(**(fields | changes))
-
-
-def condition(source: str) -> Condition:
-    return Condition(source, variables=FILTER_VARIABLES)
-
-
-@pytest.mark.parametrize(
-    ("options", "wanted"),
-    [
-        ({}, True),
-        ({"types": frozenset({EventType.DEAD})}, False),
-        ({"queues": ("orders.*",)}, True),
-        ({"queues": ("billing", "orders.eu")}, True),
-        ({"queues": ("orders",)}, False),
-        ({"condition": condition("data.attempt > 1")}, True),
-        ({"condition": condition("data.attempt > 2")}, False),
-        ({"condition": condition("queue.startsWith('orders') && type == 'job.completed'")}, True),
-        ({"condition": condition("data.no_such_thing > 2")}, True),  # better one too many than one lost
-        ({"condition": condition("data.attempt")}, True),
-        ({"queues": ("billing",), "condition": condition("true")}, False),
-    ],
-)
-def test_a_sink_is_given_what_it_wants(options: dict[str, Any], wanted: bool) -> None:
-    assert Subscription(name="billing", **options).wants(event()) is wanted
-
-
-def test_an_event_without_a_queue_is_for_sinks_that_take_all_queues() -> None:
-    operators = event(type=EventType.SINK_DISABLED, queue=None, job_id=None, data={"sink": "crm"})
-    assert Subscription(name="ops", types=EVERYTHING).wants(operators)
-    assert not Subscription(name="ops", types=EVERYTHING, queues=("orders",)).wants(operators)
-
-
-def test_a_subscription_that_cannot_work_is_refused() -> None:
-    with pytest.raises(Misconfigured, match="wants no events"):
-        Subscription(name="billing", types=frozenset())
-    with pytest.raises(Misconfigured, match="sink name"):
-        Subscription(name="Billing!")
-    with pytest.raises(Misconfigured, match="unknown variable") as caught:
-        condition("queu == 'orders'")
-    assert "queue" in caught.value.hint
-    with pytest.raises(Misconfigured, match="does not parse"):
-        condition("queue ==")
-
-
-def test_a_delivery_carries_a_cloud_event_and_the_slot_of_its_job() -> None:
-    told = event()
-    delivery = Subscription(name="billing", source="/shop", max_attempts=4).delivery(told)
-    assert told.job_id is not None
-    assert (delivery.queue, delivery.max_attempts, delivery.correlation_id) == ("sink.billing", 4, "c-1")
-    assert slot_of(delivery.id) == slot_of(told.job_id)
-    assert delivery.payload == {
-        "specversion": "1.0",
-        "id": str(told.id),
-        "source": "/shop",
-        "type": "dev.hammerwork.job.completed",
-        "time": "2026-01-02T03:04:05.678000Z",
-        "datacontenttype": "application/json",
-        "sequence": "0000000003",
-        "subject": str(told.job_id),
-        "partitionkey": str(told.job_id),
-        "data": {
-            "job_id": str(told.job_id),
-            "queue": "orders.eu",
-            "attempt": 2,
-            "correlation_id": "c-1",
-            "ran_ms": 12.5,
-        },
-    }
 
 
 async def test_filtered_events_are_passed_over_and_not_looked_at_again(

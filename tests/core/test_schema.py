@@ -12,10 +12,10 @@ from collections.abc import Awaitable, Callable
 import asyncpg
 import pytest
 
-from hammerwork.core import schema
-from hammerwork.core.database import Database
 from hammerwork.core.errors import Misconfigured
 from hammerwork.core.job import Job
+from hammerwork.core.postgres import schema
+from hammerwork.core.postgres.database import Database
 from hammerwork.core.queue import Queue
 
 from ..services.postgres import PostgresService
@@ -23,8 +23,8 @@ from .running import until
 
 MIGRATE = """
 import asyncio, sys
-from hammerwork.core import schema
-from hammerwork.core.database import Database
+from hammerwork.core.postgres import schema
+from hammerwork.core.postgres.database import Database
 
 async def main():
     async with Database(sys.argv[1]) as database:

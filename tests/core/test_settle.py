@@ -12,13 +12,14 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 
-from hammerwork.core import operate, store
-from hammerwork.core.database import Database
+from hammerwork.core import operate
+from hammerwork.core.execute.settle import Settler
 from hammerwork.core.identity import new_id
 from hammerwork.core.job import Job, JobState
+from hammerwork.core.postgres import store
+from hammerwork.core.postgres.database import Database
+from hammerwork.core.postgres.store import Finish, Requeue
 from hammerwork.core.queue import Queue
-from hammerwork.core.settle import Settler
-from hammerwork.core.store import Finish, Requeue
 
 from .running import both_servers, running
 

@@ -11,11 +11,11 @@ import asyncpg
 import pytest
 
 from hammerwork.core import operate, upkeep
-from hammerwork.core.database import Database
-from hammerwork.core.duty import Duty
 from hammerwork.core.errors import Unavailable
 from hammerwork.core.identity import new_id
 from hammerwork.core.job import Job, JobState
+from hammerwork.core.postgres.database import Database
+from hammerwork.core.postgres.duty import Duty
 from hammerwork.core.queue import Queue
 from hammerwork.core.retry import Fixed
 from hammerwork.core.upkeep import Retention, Upkeep

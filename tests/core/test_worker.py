@@ -14,13 +14,13 @@ import pytest
 
 from hammerwork.core import operate
 from hammerwork.core.errors import Misconfigured, StateConflict
-from hammerwork.core.handlers import Handler, Handlers
+from hammerwork.core.execute.handlers import Handler, Handlers
+from hammerwork.core.execute.running import RunningJob
+from hammerwork.core.execute.worker import WorkerPool
 from hammerwork.core.job import Job, JobState
-from hammerwork.core.notifier import Notifier
+from hammerwork.core.postgres.notifier import Notifier
 from hammerwork.core.queue import Queue
 from hammerwork.core.retry import Fixed
-from hammerwork.core.running import RunningJob
-from hammerwork.core.worker import WorkerPool
 
 from .running import before, both_servers, running, until, worker_of
 

@@ -19,19 +19,19 @@ from aiohttp import web
 from openapi_spec_validator import validate
 from pydantic import SecretStr
 
-from hammerwork.core.database import Database
-from hammerwork.core.decode import Decoder
 from hammerwork.core.errors import Misconfigured
 from hammerwork.core.event import EventType
-from hammerwork.core.handlers import Handlers
+from hammerwork.core.execute.handlers import Handlers
+from hammerwork.core.execute.worker import Worker
 from hammerwork.core.identity import new_id
+from hammerwork.core.ingest.decode import Decoder
 from hammerwork.core.job import Job
 from hammerwork.core.message import Message
 from hammerwork.core.operate import Replayer
+from hammerwork.core.postgres.database import Database
+from hammerwork.core.postgres.store import row_of
+from hammerwork.core.publish.relay import Relay, Subscription
 from hammerwork.core.queue import Queue
-from hammerwork.core.relay import Relay, Subscription
-from hammerwork.core.store import row_of
-from hammerwork.core.worker import Worker
 from hammerwork.gateway.api.operation import PREFIX
 from hammerwork.gateway.api.server import ApiContext, api_routes, middlewares
 from hammerwork.gateway.api.table import OPERATIONS

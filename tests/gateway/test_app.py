@@ -26,10 +26,10 @@ from aiohttp import web
 
 from hammerwork.core import operate
 from hammerwork.core.errors import Misconfigured, Unavailable
-from hammerwork.core.handlers import Handlers
+from hammerwork.core.execute.handlers import Handlers
+from hammerwork.core.execute.running import RunningJob
 from hammerwork.core.job import Job, JobState, Priority
 from hammerwork.core.queue import Queue
-from hammerwork.core.running import RunningJob
 from hammerwork.gateway.app import Gateway
 from hammerwork.gateway.check import check
 from hammerwork.gateway.parts import replayers

@@ -20,10 +20,10 @@ from uuid import UUID
 
 import pytest
 
-from hammerwork.core.database import Database
 from hammerwork.core.event import EventType
 from hammerwork.core.identity import new_id
 from hammerwork.core.job import Job, JobState
+from hammerwork.core.postgres.database import Database
 from hammerwork.core.queue import Queue
 
 COMMAND = Path(sys.executable).with_name("hammerwork")
@@ -576,7 +576,7 @@ async def test_bridges_and_settings_need_no_database(bare: Hammerwork) -> None:
 # --- workers -------------------------------------------------------------------------------------
 
 MODULE = """
-from hammerwork.core.handlers import Handlers
+from hammerwork.core.execute.handlers import Handlers
 
 handlers = Handlers()
 mapping = {"orders": lambda job: {"taken": job.payload}}
@@ -596,7 +596,7 @@ async def be_slow(job):
 OWN_WORKER = """
 import os
 from hammerwork.core.queue import Queue
-from hammerwork.core.worker import Worker, WorkerPool
+from hammerwork.core.execute.worker import Worker, WorkerPool
 
 queue = Queue(os.environ["HAMMERWORK_DATABASE_URL"])
 worker = Worker(queue, {"orders": lambda job: {"taken": job.payload}})

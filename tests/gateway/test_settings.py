@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hammerwork.bridges.rabbitmq import HeaderIdentity, RabbitmqOptions
+from hammerwork.bridges.rabbitmq.bridge import HeaderIdentity, RabbitmqOptions
 from hammerwork.core.errors import Misconfigured
 from hammerwork.core.event import EventType
 from hammerwork.gateway.origins import SHORT_FORMS

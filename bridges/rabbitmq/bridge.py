@@ -1,0 +1,391 @@
+"""RabbitmqBridge: one RabbitMQ queue, classic or quorum, as a source of messages."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import ssl
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self, assert_never
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+import structlog
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, SecretStr, model_validator
+
+from ...core.errors import Disconnected, Misconfigured, MissingExtra
+from ...core.job import Json
+from ...core.message import Delivery, Guarantee, Message, Receipt, Want
+from .content import json_headers, json_pointer, text_identity
+
+if TYPE_CHECKING:
+    from aiormq.abc import DeliveredMessage
+
+    from .link import AmqpLink
+
+log = structlog.get_logger(__name__)
+
+URL_HINT = "amqp://user:password@host:5672/vhost, with what is not a letter or digit in % notation"
+URL_QUERY = {"auth", "name"}
+LARGEST_COUNT = 2**31 - 2
+
+
+class _Options(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, hide_input_in_errors=True)
+
+
+class ExchangeOptions(_Options):
+    """An exchange that is declared before the queue is bound to it."""
+
+    name: str = Field(min_length=1, max_length=255)
+    type: str = "topic"
+    durable: bool = True
+
+
+class BindingOptions(_Options):
+    """A binding of the queue to an exchange."""
+
+    exchange: str = Field(min_length=1, max_length=255)
+    routing_key: str = Field("", max_length=255)
+    arguments: dict[str, JsonValue] = {}
+
+
+class TlsOptions(_Options):
+    """PEM files for `amqps://`; without `ca_file` the system's authorities are trusted."""
+
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+    server_name: str | None = None
+    """The name that the broker's certificate must bear, where it is not the host of the URL."""
+
+
+class HeaderIdentity(_Options):
+    """The identity is the text or whole number in this header."""
+
+    header: str = Field(min_length=1)
+
+
+class JsonIdentity(_Options):
+    """The identity is the text or whole number that an RFC 6901 pointer finds in the JSON body."""
+
+    pointer: str = Field(alias="json", pattern="^/")
+
+
+class RabbitmqOptions(_Options):
+    """How to reach a queue and what to make of its messages."""
+
+    url: SecretStr
+    """amqp:// or amqps://user:password@host:port/vhost; a slash in the vhost is written %2F."""
+    queue: str = Field(min_length=1, max_length=255)
+    queue_type: Literal["classic", "quorum"] | None = None
+    """The type to create the queue with; None leaves it to the broker."""
+    declare: Literal["verify", "create"] = "verify"
+    """`verify`: the queue must exist, as whatever it is. `create`: declare exchange, queue and bindings;
+    a queue that exists with other properties is refused, not changed."""
+    durable: bool = True
+    arguments: dict[str, JsonValue] = {}
+    exchange: ExchangeOptions | None = None
+    bindings: tuple[BindingOptions, ...] = ()
+    prefetch: int = Field(1500, ge=1, le=65_535)
+    """How many messages the broker may send ahead: two or three batches, and all held in memory."""
+    consumer_tag: str | None = Field(None, min_length=1, max_length=255)
+    consumer_priority: int | None = None
+    single_active_consumer: bool = False
+    identity: Literal["message_id", "none"] | HeaderIdentity | JsonIdentity = "message_id"
+    """What makes a message the same message when it comes again."""
+    tls: TlsOptions = TlsOptions()
+    connect_timeout: timedelta = Field(timedelta(seconds=10), gt=timedelta(0))
+    heartbeat: timedelta = Field(timedelta(seconds=20), ge=timedelta(seconds=1), le=timedelta(hours=1))
+    """The connection counts as lost after two of these without a sign of the broker."""
+
+    @model_validator(mode="after")
+    def _creates_what_it_names(self) -> Self:
+        named = {
+            "queue_type": self.queue_type,
+            "arguments": self.arguments,
+            "exchange": self.exchange,
+            "bindings": self.bindings,
+            "single_active_consumer": self.single_active_consumer,
+        }
+        unused = [name for name, value in named.items() if value]
+        if self.declare == "verify" and unused:
+            raise ValueError(f"{', '.join(unused)} take effect with declare = 'create' only")
+        return self
+
+    def queue_arguments(self) -> dict[str, JsonValue]:
+        """The queue's arguments, with those that have a setting of their own."""
+        own: dict[str, JsonValue] = {}
+        if self.queue_type is not None:
+            own["x-queue-type"] = self.queue_type
+        if self.single_active_consumer:
+            own["x-single-active-consumer"] = True
+        return {**self.arguments, **own}
+
+
+class RabbitmqBridge:
+    """Implements `core.message.Bridge` for one queue, over one connection and one channel.
+
+    Messages that arrive wait in a buffer of at most `prefetch`; a lost channel's buffer is thrown away,
+    because the broker delivers those messages again. Raises Misconfigured for a URL or TLS settings that
+    cannot be used, and MissingExtra where the client is not installed.
+    """
+
+    def __init__(self, name: str, options: RabbitmqOptions) -> None:
+        self.name = name
+        self._options = options
+        self._link_type = _client()
+        self._url, self._shown_url = _usable_url(options)
+        self._link: AmqpLink | None = None
+        self._repair = False
+
+    async def open(self) -> None:
+        await self.close()
+        link = await self._connect()
+        try:
+            await self._declare(link)
+            await self._consume(link)
+        except BaseException:
+            await link.close()
+            raise
+        self._link = link
+        log.info("rabbitmq.opened", bridge=self.name, url=self._shown_url, queue=self._options.queue)
+
+    async def pull(self, want: Want) -> Sequence[Delivery]:
+        link = self._alive()
+        if not link.consuming:
+            await self._consume(link)
+        count = max(1, min(want.count, self._options.prefetch - len(link.unsettled)))
+        await link.wait(1, 1, want.wait)
+        if link.buffer:
+            await link.wait(count, want.size, want.linger)
+        self._alive()
+        taken = link.take(count, want.size)
+        return [Delivery(self._message(m), (link, m.delivery_tag)) for m in taken]
+
+    async def settle(self, receipts: Sequence[Receipt]) -> None:
+        tags: set[int] = set()
+        with contextlib.suppress(Disconnected, Misconfigured):
+            if (link := self._link) is not None and link.lost is None:
+                owed = link.owed(receipt.delivery.handle for receipt in receipts)
+                await link.acknowledge(owed)
+                tags = owed
+        if late := len(receipts) - len(tags):
+            log.info("rabbitmq.late_acknowledgement", bridge=self.name, deliveries=late)
+
+    async def release(self, deliveries: Sequence[Delivery]) -> None:
+        """Give back these and all that wait in the buffer. The consumer is cancelled first, or they would
+        come straight back; the next `pull` consumes again."""
+        link = self._link
+        if link is None or link.lost is not None:
+            return
+        with contextlib.suppress(Disconnected, Misconfigured):
+            await link.cancel()
+            waiting = {message.delivery_tag or 0 for message in link.take_all()}
+            await link.give_back(waiting | link.owed(delivery.handle for delivery in deliveries))
+
+    async def close(self) -> None:
+        link, self._link = self._link, None
+        if link is not None:
+            await link.close()
+
+    async def guarantee(self) -> Guarantee:
+        link = await self._connect()
+        try:
+            await link.ask(link.channel.queue_declare(self._options.queue, passive=True))
+        except Misconfigured:
+            if self._options.declare == "verify":
+                raise
+        finally:
+            await link.close()
+        return _guarantee(self._options)
+
+    def _alive(self) -> AmqpLink:
+        link = self._link
+        if link is None:
+            raise Disconnected("the bridge is not open")
+        if link.lost is not None:
+            self._repair = self._repair or link.unreadable
+            raise Disconnected(link.lost)
+        return link
+
+    async def _connect(self) -> AmqpLink:
+        tls = None
+        if urlsplit(self._url).scheme == "amqps":
+            tls = await asyncio.to_thread(_tls_context, self._options.tls)
+        return await self._link_type.connect(
+            self._url,
+            name=f"hammerwork {self.name}",
+            timeout=self._options.connect_timeout,
+            silence=2 * self._options.heartbeat,
+            tls=tls,
+            server_name=self._options.tls.server_name,
+            repair=self._repair,
+        )
+
+    async def _declare(self, link: AmqpLink) -> None:
+        options, channel = self._options, link.channel
+        if options.declare == "verify":
+            await link.ask(channel.queue_declare(options.queue, passive=True))
+            return
+        if (exchange := options.exchange) is not None:
+            await link.ask(
+                channel.exchange_declare(exchange.name, exchange_type=exchange.type, durable=exchange.durable)
+            )
+        arguments: dict[str, Any] = dict(options.queue_arguments())
+        await link.ask(channel.queue_declare(options.queue, durable=options.durable, arguments=arguments))
+        for binding in options.bindings:
+            bound: dict[str, Any] = dict(binding.arguments)
+            await link.ask(
+                channel.queue_bind(options.queue, binding.exchange, binding.routing_key, arguments=bound)
+            )
+
+    async def _consume(self, link: AmqpLink) -> None:
+        options = self._options
+        await link.consume(
+            options.queue,
+            prefetch=options.prefetch,
+            tag=options.consumer_tag or f"hammerwork.{self.name}.{secrets.token_hex(4)}",
+            arguments={} if options.consumer_priority is None else {"x-priority": options.consumer_priority},
+        )
+
+    def _message(self, delivered: DeliveredMessage) -> Message:
+        properties = delivered.header.properties
+        headers, truncated = json_headers(properties.headers)
+        return Message(
+            body=delivered.body,
+            id=self._identity(properties.message_id, headers, delivered.body),
+            headers=headers,
+            content_type=properties.content_type or None,
+            content_encoding=properties.content_encoding or None,
+            priority=properties.priority,
+            correlation_id=properties.correlation_id or None,
+            timestamp=properties.timestamp,
+            attempt=_attempt(headers),
+            coordinates=self._coordinates(delivered, truncated),
+        )
+
+    def _identity(self, message_id: str | None, headers: Mapping[str, Json], body: bytes) -> str | None:
+        match self._options.identity:
+            case "message_id":
+                return message_id or None
+            case "none":
+                return None
+            case HeaderIdentity(header=name):
+                return text_identity(headers.get(name))
+            case JsonIdentity(pointer=pointer):
+                return text_identity(json_pointer(body, pointer))
+            case other:
+                assert_never(other)
+
+    def _coordinates(self, delivered: DeliveredMessage, truncated: bool) -> dict[str, Json]:
+        properties = delivered.header.properties
+        said = {
+            "app_id": properties.app_id,
+            "type": properties.message_type,
+            "reply_to": properties.reply_to,
+            "user_id": properties.user_id,
+            "expiration": properties.expiration,
+            "headers_truncated": truncated,
+        }
+        return {
+            "broker": "rabbitmq",
+            "queue": self._options.queue,
+            "exchange": delivered.exchange or "",
+            "routing_key": delivered.routing_key or "",
+            "redelivered": bool(delivered.redelivered),
+        } | {name: value for name, value in said.items() if value}
+
+
+def _client() -> type[AmqpLink]:
+    try:
+        from .link import AmqpLink
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in {"aiormq", "pamqp", "yarl"}:
+            raise MissingExtra("the RabbitMQ bridge", "rabbitmq") from error
+        raise
+    return AmqpLink
+
+
+def _usable_url(options: RabbitmqOptions) -> tuple[str, str]:
+    """The URL for the client, heartbeat added, and the same without user and password for logs."""
+    try:
+        parts = urlsplit(options.url.get_secret_value())
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        # The cause is cut off: its text could quote the password.
+        raise Misconfigured("url cannot be read", hint=URL_HINT) from None
+    if parts.scheme not in ("amqp", "amqps") or not host or parts.fragment:
+        raise Misconfigured(
+            f"url must be amqp:// or amqps:// with a host, not {parts.scheme!r}", hint=URL_HINT
+        )
+    query = dict(parse_qsl(parts.query, keep_blank_values=True))
+    if unknown := sorted(query.keys() - URL_QUERY):
+        raise Misconfigured(
+            f"url must not carry {', '.join(unknown)}",
+            hint="use the settings heartbeat, connect_timeout, tls",
+        )
+    if parts.scheme == "amqp" and options.tls != TlsOptions():
+        raise Misconfigured("tls is set but the url is amqp://", hint="write amqps://")
+    query["heartbeat"] = str(round(options.heartbeat.total_seconds()))
+    address = f"[{host}]" if ":" in host else host
+    shown = f"{parts.scheme}://{address}{f':{port}' if port else ''}{parts.path}"
+    return urlunsplit(parts._replace(query=urlencode(query))), shown
+
+
+def _tls_context(tls: TlsOptions) -> ssl.SSLContext:
+    """Blocks for reading files. The broker's certificate and name are always verified."""
+    try:
+        context = ssl.create_default_context(cafile=tls.ca_file)
+        if tls.cert_file is not None:
+            context.load_cert_chain(tls.cert_file, tls.key_file)
+    except (OSError, ValueError) as error:  # an SSLError is an OSError
+        raise Misconfigured(
+            f"the TLS files cannot be used: {error}",
+            hint="check tls.ca_file, tls.cert_file and tls.key_file: PEM, readable, without a passphrase",
+        ) from error
+    return context
+
+
+def _attempt(headers: Mapping[str, Json]) -> int | None:
+    """Which delivery of this message it is, as far as a quorum queue counts.
+
+    `x-delivery-count` counts failures, `x-acquired-count` (RabbitMQ 4.3) every return; both are 0 or
+    absent at first.
+    """
+    counted = [headers.get(name) for name in ("x-acquired-count", "x-delivery-count")]
+    counts = [
+        n for n in counted if isinstance(n, int) and not isinstance(n, bool) and 0 <= n <= LARGEST_COUNT
+    ]
+    return max(counts) + 1 if counts else None
+
+
+def _guarantee(options: RabbitmqOptions) -> Guarantee:
+    warnings = tuple(_warnings(options))
+    match options.identity:
+        case "none":
+            because = "identity is none, so a message that the broker delivers twice is stored twice"
+            return Guarantee("at-least-once", because, warnings)
+        case "message_id":
+            source = "the producer sets message_id"
+        case HeaderIdentity(header=name):
+            source = f"the producer sets the header {name}"
+        case JsonIdentity(pointer=pointer):
+            source = f"the body has an identity at {pointer}"
+        case other:
+            assert_never(other)
+    because = f"where {source}; messages without one are stored at least once"
+    return Guarantee("exactly-once in effect", because, warnings)
+
+
+def _warnings(options: RabbitmqOptions) -> Iterator[str]:
+    if options.identity == "none":
+        yield "duplicates cannot be told: let the producer set message_id, or name a header or JSON pointer"
+    if options.prefetch < 2 * Want().count:
+        yield f"prefetch {options.prefetch} is less than two batches of {Want().count}: the broker idles"
+    if options.declare == "create" and not options.durable:
+        yield "the queue is not durable: it does not survive a restart of the broker"
+    if options.queue_type == "quorum" and "x-dead-letter-exchange" not in options.arguments:
+        yield "the quorum queue has no dead-letter exchange: RabbitMQ 4 drops a message returned 20 times"

@@ -1,0 +1,1 @@
+"""The flow through: jobs are claimed, run, and settled under a lease."""

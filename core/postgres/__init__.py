@@ -1,0 +1,1 @@
+"""Postgres as the queue uses it: connections, schema, statements, hints, duties."""

@@ -1,0 +1,34 @@
+"""A duty: background work that one process does at a time, held by a lease row judged by the database."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from uuid import UUID, uuid4
+
+from ..errors import HammerworkError
+from .database import Database
+
+
+class Duty:
+    """A name that at most one holder has at a time, as long as it keeps asking.
+
+    Not a lock: after a pause the old holder may act once more, so what is done under a duty must be
+    harmless when two do it. It only saves work.
+    """
+
+    def __init__(self, database: Database, name: str, *, hold: timedelta = timedelta(seconds=10)) -> None:
+        self._database = database
+        self._name = name
+        self._hold = hold
+        self._holder: UUID = uuid4()
+
+    async def ours(self) -> bool:
+        """Take or prolong it; whether it is ours for the next `hold`."""
+        return bool(await self._database.fetch("hold_duty", self._name, self._holder, self._hold))
+
+    async def leave(self) -> None:
+        """Let another holder take over at once. Best effort."""
+        try:
+            await self._database.fetch("leave_duty", self._name, self._holder)
+        except HammerworkError:
+            return

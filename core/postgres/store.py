@@ -1,0 +1,185 @@
+"""The only room that speaks SQL about jobs: each method runs the statement file of its own name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Protocol
+from uuid import UUID
+
+from ..errors import Misconfigured
+from ..job import Job, JobRecord, JobState, Json, Priority
+from ..retry import to_json
+from .database import Record, columns, statement
+
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+class Row(Protocol):
+    """A row of an answer, read by column name."""
+
+    def __getitem__(self, column: str, /) -> Any: ...
+
+
+class Fetcher(Protocol):
+    """Whatever runs one statement: a pooled connection, or the caller's own (core/adapter.py)."""
+
+    async def fetch(self, query: str, /, *arguments: object) -> Sequence[Row]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finish:
+    """A running job's end. `cause` is what went wrong with the attempt (failed, timed_out, lost), or None."""
+
+    id: UUID
+    lease: int
+    state: JobState
+    dead_letter_id: UUID
+    cause: str | None = None
+    error: str | None = None
+    traceback: str | None = None
+    result: str | None = None
+    """JSON text."""
+    ran: timedelta | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Requeue:
+    """A running job's way back to its queue. `kind` is retried, snoozed or released."""
+
+    id: UUID
+    lease: int
+    kind: str
+    delay: timedelta = timedelta(0)
+    cause: str | None = None
+    error: str | None = None
+    traceback: str | None = None
+
+
+def encode(value: Json, what: str) -> str:
+    """JSON text that Postgres will take; raises Misconfigured for what it would not.
+
+    NaN, lone surrogates and NUL characters pass Python's encoder and fail in jsonb, each elsewhere.
+    """
+    try:
+        text = _ENCODER.encode(value)
+        text.encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise Misconfigured(
+            f"{what} is not JSON: {error}", hint="use str, numbers, bool, None, lists, dicts"
+        ) from error
+    if "\\u0000" in text and _has_nul(value):
+        raise Misconfigured(f"{what} holds a NUL character, which Postgres cannot store")
+    return text
+
+
+def _has_nul(value: Json) -> bool:
+    match value:
+        case str():
+            return "\0" in value
+        case dict():
+            return any(_has_nul(k) or _has_nul(v) for k, v in value.items())
+        case list() | tuple():
+            return any(_has_nul(v) for v in value)
+        case _:
+            return False
+
+
+def row_of(job: Job, payload: str | None = None) -> tuple[object, ...]:
+    """A job as enqueue.sql takes it; `payload` is its JSON text where somebody has it already.
+
+    Raises Misconfigured for what Postgres would refuse, so that one job cannot spoil a batch.
+    """
+    if not 0 <= job.priority <= max(Priority):
+        raise Misconfigured(f"priority must be 0 to {max(Priority):d}, not {job.priority}")
+    if job.correlation_id is not None:
+        encode(job.correlation_id, "the correlation_id")
+    return (
+        job.id,
+        job.queue,
+        encode(job.payload, "the payload") if payload is None else payload,
+        int(job.priority),
+        job.run_at,
+        job.delay,
+        job.max_attempts,
+        job.timeout,
+        None if job.retry is None else json.dumps(to_json(job.retry)),
+        job.result_ttl,
+        job.correlation_id,
+        _context(job),
+        None if job.origin is None else encode(job.origin, "the origin"),
+    )
+
+
+def _context(job: Job) -> str | None:
+    context: dict[str, Json] = {}
+    if job.traceparent is not None:
+        context["traceparent"] = job.traceparent
+    if job.tracestate is not None:
+        context["tracestate"] = job.tracestate
+    if job.headers:
+        context["headers"] = dict(job.headers)
+    return encode(context, "the headers") if context else None
+
+
+async def enqueue(
+    connection: Fetcher, rows: Sequence[tuple[object, ...]], announce: Sequence[str] = ()
+) -> set[UUID]:
+    """Store jobs (`row_of`) on a connection whose transaction is the caller's; the ids that are new.
+
+    `announce` names the queues whose idle workers are told when that transaction commits.
+    """
+    if not rows:
+        return set()
+    stored = await connection.fetch(statement("enqueue"), *columns(rows, 13), list(announce))
+    return {row["id"] for row in stored}
+
+
+async def not_stored(connection: Fetcher, rows: Sequence[tuple[object, ...]]) -> list[tuple[object, ...]]:
+    """Those rows whose jobs do not exist: after a cut COMMIT, one that does may be finished by now."""
+    known = await connection.fetch(statement("known_jobs"), [row[0] for row in rows])
+    stored = {row["id"] for row in known}
+    return [row for row in rows if row[0] not in stored]
+
+
+async def finish(connection: Fetcher, worker: UUID, jobs: Sequence[Finish]) -> set[UUID]:
+    """Settle running jobs for good; the ids that were this worker's to settle."""
+    rows = [
+        (f.id, f.lease, str(f.state), f.cause, f.error, f.traceback, f.result, f.ran, f.dead_letter_id)
+        for f in jobs
+    ]
+    done = await connection.fetch(statement("finish"), worker, *columns(rows, 9))
+    return {row["id"] for row in done}
+
+
+async def requeue(connection: Fetcher, worker: UUID, jobs: Sequence[Requeue]) -> Sequence[Row]:
+    """Give running jobs back; rows of (id, queue, kind) for those that were this worker's to give."""
+    rows = [(r.id, r.lease, r.kind, r.cause, r.error, r.traceback, r.delay) for r in jobs]
+    return await connection.fetch(statement("requeue"), worker, *columns(rows, 7))
+
+
+def record_of(row: Record) -> JobRecord:
+    """A row of get.sql or list_jobs.sql as a JobRecord."""
+    context = json.loads(row["context"]) if row["context"] else {}
+    return JobRecord(
+        id=row["id"],
+        queue=row["queue"],
+        state=JobState(row["state"]),
+        payload=json.loads(row["payload"]) if row["payload"] is not None else None,
+        priority=Priority(row["priority"]),
+        run_at=row["run_at"],
+        attempt=row["attempt"],
+        max_attempts=row["max_attempts"],
+        lease=row["lease"],
+        correlation_id=row["correlation_id"],
+        headers=context.get("headers", {}),
+        origin=json.loads(row["origin"]) if row["origin"] else None,
+        traceparent=context.get("traceparent"),
+        created_at=row["created_at"],
+        claimed_at=row["claimed_at"],
+        claimed_by=row["claimed_by"],
+        finished_at=row["finished_at"],
+        error=row["error"],
+    )

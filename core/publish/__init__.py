@@ -1,0 +1,1 @@
+"""The flow out: the event log becomes deliveries, in order, none skipped."""

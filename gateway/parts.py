@@ -1,5 +1,8 @@
 """From settings to the parts that they describe: bridges with their decoders and mappings, sinks with their
-subscriptions, the application's handlers. Nothing here connects to anything."""
+subscriptions, the application's handlers.
+
+Nothing here connects to anything.
+"""
 
 from __future__ import annotations
 

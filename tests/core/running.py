@@ -8,11 +8,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any, Protocol
+from uuid import UUID
 
 import pytest
 
 from hammerwork.core.execute.handlers import Handler, Handlers
+from hammerwork.core.execute.running import RunningJob
 from hammerwork.core.execute.worker import Worker
+from hammerwork.core.job import Job, JobRecord, JobState
 from hammerwork.core.queue import Queue
 
 both_servers = pytest.mark.parametrize("dsn", ["newest", "oldest"], indirect=True)
@@ -60,3 +63,38 @@ async def until(condition: Callable[[], Awaitable[bool]], *, within: float = 10.
 async def before(event: asyncio.Event, within: float = 10.0) -> None:
     """Wait for a signal, with a deadline."""
     await asyncio.wait_for(event.wait(), within)
+
+
+async def ran(queue: Queue, job: Job, handler: Handler, **route: Any) -> JobRecord:
+    """The job as it is stored after one attempt by this handler."""
+    handlers = Handlers()
+    handlers.add(job.queue, handler, **route)
+    await queue.enqueue(job)
+    async with running(worker_of(queue, handlers)):
+        await until(lambda: attempted(queue, job))
+    return await queue.get(job.id)
+
+
+async def attempted(queue: Queue, job: Job) -> bool:
+    stored = await queue.get(job.id)
+    return stored.state.final or (stored.state is JobState.SCHEDULED and stored.lease > 0)
+
+
+async def until_final(queue: Queue, job_id: UUID) -> None:
+    async def final() -> bool:
+        return (await queue.get(job_id)).state.final
+
+    await until(final)
+
+
+async def end(queue: Queue, *outcomes: tuple[Job, object]) -> None:
+    """Store these jobs and run each to the outcome that stands beside it."""
+    answers = {job.id: outcome for job, outcome in outcomes}
+
+    async def handle(job: RunningJob) -> Any:
+        return answers[job.id]
+
+    await queue.enqueue_many([job for job, _ in outcomes])
+    async with running(worker_of(queue, {"orders": handle})):
+        for job, _ in outcomes:
+            await until_final(queue, job.id)

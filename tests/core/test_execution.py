@@ -11,35 +11,18 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, NoReturn
 
-import asyncpg
 import pytest
 
 from hammerwork.core import operate
-from hammerwork.core.errors import Misconfigured
 from hammerwork.core.execute.handlers import Handler, Handlers
 from hammerwork.core.execute.running import RunningJob
-from hammerwork.core.job import Cancel, Dead, Done, Job, JobRecord, JobState, Retry, Snooze
+from hammerwork.core.job import Cancel, Dead, Done, Job, JobState, Retry, Snooze
 from hammerwork.core.queue import Queue
 from hammerwork.core.retry import Custom, Exponential, Fixed
 
-from .running import before, both_servers, running, until, worker_of
+from .running import attempted, both_servers, ran, running, until, worker_of
 
 SOON = Fixed(timedelta(0), jitter="none")
-
-
-async def ran(queue: Queue, job: Job, handler: Handler, **route: Any) -> JobRecord:
-    """The job as it is stored after one attempt by this handler."""
-    handlers = Handlers()
-    handlers.add(job.queue, handler, **route)
-    await queue.enqueue(job)
-    async with running(worker_of(queue, handlers)):
-        await until(lambda: attempted(queue, job))
-    return await queue.get(job.id)
-
-
-async def attempted(queue: Queue, job: Job) -> bool:
-    stored = await queue.get(job.id)
-    return stored.state.final or (stored.state is JobState.SCHEDULED and stored.lease > 0)
 
 
 # --- outcomes -------------------------------------------------------------------------------------

@@ -12,22 +12,19 @@ import pytest
 
 from hammerwork.core import operate
 from hammerwork.core.errors import (
-    JobCancelled,
-    JobDead,
     Misconfigured,
     NotFound,
-    ResultExpired,
     ResultTimeout,
     StateConflict,
     Unavailable,
 )
 from hammerwork.core.execute.running import RunningJob
 from hammerwork.core.identity import new_id
-from hammerwork.core.job import Cancel, Dead, Done, Job, JobState, Priority
+from hammerwork.core.job import Dead, Done, Job, JobState, Priority
 from hammerwork.core.queue import Enqueued, Queue
 
 from ..services import free_port
-from .running import both_servers, running, until, worker_of
+from .running import both_servers, end, running, until, until_final, worker_of
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -35,26 +32,6 @@ TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 async def jobs_stored(queue: Queue) -> int:
     async with queue.database.acquire() as connection:
         return int(await connection.fetchval("select count(*) from hammerwork.jobs"))
-
-
-async def until_final(queue: Queue, job_id: UUID) -> None:
-    async def final() -> bool:
-        return (await queue.get(job_id)).state.final
-
-    await until(final)
-
-
-async def end(queue: Queue, *outcomes: tuple[Job, object]) -> None:
-    """Store these jobs and run each to the outcome that stands beside it."""
-    answers = {job.id: outcome for job, outcome in outcomes}
-
-    async def handle(job: RunningJob) -> Any:
-        return answers[job.id]
-
-    await queue.enqueue_many([job for job, _ in outcomes])
-    async with running(worker_of(queue, {"orders": handle})):
-        for job, _ in outcomes:
-            await until_final(queue, job.id)
 
 
 # --- enqueue --------------------------------------------------------------------------------------

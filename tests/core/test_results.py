@@ -3,37 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-import asyncpg
 import pytest
 
-from hammerwork.core import operate
 from hammerwork.core.errors import (
     JobCancelled,
     JobDead,
     Misconfigured,
-    NotFound,
     ResultExpired,
     ResultTimeout,
-    StateConflict,
-    Unavailable,
 )
-from hammerwork.core.execute.running import RunningJob
-from hammerwork.core.identity import new_id
-from hammerwork.core.job import Cancel, Dead, Done, Job, JobState, Priority
-from hammerwork.core.queue import Enqueued, Queue
+from hammerwork.core.job import Cancel, Dead, Done, Job, JobState
+from hammerwork.core.queue import Queue
 
-from ..services import free_port
-from .running import both_servers, running, until, worker_of
-
-TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-
-from .test_queue import end
-
-# --- results --------------------------------------------------------------------------------------
+from .running import both_servers, end, running, until, worker_of
 
 
 @both_servers

@@ -2,36 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-import random
-from collections import Counter, defaultdict
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
-from uuid import UUID
 
-import asyncpg
 import pytest
 
-from hammerwork.core import operate
-from hammerwork.core.errors import Misconfigured, Unavailable
+from hammerwork.core.errors import Misconfigured
 from hammerwork.core.event import Event, EventType
-from hammerwork.core.execute.handlers import Handlers
-from hammerwork.core.execute.running import RunningJob
 from hammerwork.core.expression import Condition
 from hammerwork.core.identity import new_id, slot_of
-from hammerwork.core.job import Cancel, Dead, Job, Snooze
-from hammerwork.core.publish.relay import FILTER_VARIABLES, Relay, Subscription, replay_since
-from hammerwork.core.queue import Queue
-from hammerwork.core.retry import Fixed
-
-from .running import both_servers, running, until, worker_of
+from hammerwork.core.publish.relay import FILTER_VARIABLES, Subscription
 
 EVERYTHING = frozenset(EventType)
-
-
-
-# --- what a sink wants ----------------------------------------------------------------------------
 
 
 def event(**changes: Any) -> Event:

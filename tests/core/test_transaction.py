@@ -3,32 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
-import json
-import threading
-import time
-from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
-from typing import Any, NoReturn
+from datetime import timedelta
+from typing import Any
 
 import asyncpg
 import pytest
 
 from hammerwork.core import operate
 from hammerwork.core.errors import Misconfigured
-from hammerwork.core.execute.handlers import Handler, Handlers
 from hammerwork.core.execute.running import RunningJob
-from hammerwork.core.job import Cancel, Dead, Done, Job, JobRecord, JobState, Retry, Snooze
+from hammerwork.core.job import Job, JobState
 from hammerwork.core.queue import Queue
-from hammerwork.core.retry import Custom, Exponential, Fixed
+from hammerwork.core.retry import Fixed
 
-from .running import before, both_servers, running, until, worker_of
-
-SOON = Fixed(timedelta(0), jitter="none")
-
-from .test_execution import ran
-
-# --- exactly once with the handler's own writes ---------------------------------------------------
+from .running import before, both_servers, ran, running, until, worker_of
 
 
 @pytest.fixture

@@ -192,6 +192,9 @@ class Demo:
 [database]
 url = "{self._dsn}"
 
+[worker]
+lease = "5s"
+
 [http]
 port = {self._port}
 

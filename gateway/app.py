@@ -225,6 +225,7 @@ class Gateway:
             self.queue,
             delivery_handlers(self.database, outlet.sink, outlet.policy),
             concurrency=outlet.policy.concurrency,
+            lease=self.settings.worker.lease,
             drain=self.settings.worker.drain,
             notifier=self.notifier,
             upkeep=False,

@@ -96,7 +96,7 @@ class HttpSettings(Section):
 
 
 class WorkerSettings(Section):
-    """`[worker]`: run the application's handlers inside the gateway."""
+    """`[worker]`: run the application's handlers in the gateway; `lease` and `drain` hold for sinks too."""
 
     handlers: Dotted | None = None
     """package.module:handlers; None: jobs are run by `hammerwork worker run` elsewhere."""

@@ -108,6 +108,10 @@ class Roster:
         """The ids and leases of the jobs whose handlers run."""
         return {job_id: job.lease for job_id, (job, _) in self._running.items()}
 
+    def holds(self) -> set[UUID]:
+        """The ids of the jobs that wait for a slot or run."""
+        return {*self._running, *(job.id for job in self._waiting)}
+
     def interrupt(self, job_id: UUID, lease: int, why: Interrupt) -> None:
         """Cancel a handler's task, if it still runs under this lease."""
         job, task = self._running.get(job_id, (None, None))

@@ -36,6 +36,7 @@ class Settler:
         self._on_stale = on_stale
         self._finishes: list[Finish] = []
         self._requeues: list[Requeue] = []
+        self._flushing: list[Finish | Requeue] = []
         self._work = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -56,6 +57,10 @@ class Settler:
         self._work.set()
         self._idle.clear()
 
+    def holds(self) -> set[UUID]:
+        """The ids of the jobs whose verdicts are not known to be written."""
+        return {verdict.id for verdict in (*self._finishes, *self._requeues, *self._flushing)}
+
     async def drain(self) -> None:
         """Wait until everything that was added is written."""
         await self._idle.wait()
@@ -69,10 +74,12 @@ class Settler:
             self._work.clear()
             finishes, self._finishes = self._finishes[:LARGEST_FLUSH], self._finishes[LARGEST_FLUSH:]
             requeues, self._requeues = self._requeues[:LARGEST_FLUSH], self._requeues[LARGEST_FLUSH:]
+            self._flushing = [*finishes, *requeues]
             if finishes:
                 await self._finish(finishes)
             if requeues:
                 await self._requeue(requeues)
+            self._flushing = []
             if self.pending:
                 self._work.set()
             else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -15,12 +16,13 @@ from ..backoff import Backoff
 from ..errors import CommitUnknown, HammerworkError, Misconfigured, Unavailable
 from ..postgres.database import Database, Record
 from ..postgres.notifier import Notifier
+from ..postgres.store import Requeue
 from ..queue import Queue
 from ..upkeep import Upkeep
 from .execution import unreadable
 from .handlers import Handler, Handlers
 from .lease import BEATS_A_LEASE, Lease
-from .roster import Roster, WorkerCounts
+from .roster import LARGEST_CLAIM, Roster, WorkerCounts
 from .running import Interrupt, RunningJob
 from .settle import Settler
 
@@ -28,6 +30,9 @@ log = structlog.get_logger(__name__)
 
 UNSETTLED_LIMIT = 5000
 """With this many outcomes not written yet nothing more is claimed: Postgres is slow or away."""
+
+STRAYS_AFTER = 0.5
+"""Seconds after a claim was cut until what it took is handed back."""
 
 SETTLE_WITHIN = 10.0
 """Seconds that a stopping worker waits for its last outcomes; what is not written is rescued."""
@@ -154,6 +159,10 @@ class _Life:
             worker.handlers, worker.concurrency, settle=self._settler.add, wake=self._wake.set, counts=counts
         )
         self._is_lost = False
+        self._strays_due: list[float] = []
+        """When to look for jobs that we claimed without hearing of it (monotonic seconds)."""
+        self._suspects: set[tuple[UUID, int]] = set()
+        """Jobs that the last look did not find ours: lost, or just completed by their own transaction."""
         self._dry: set[str] = set()
         """Queues in which the last claim found less than there was room for; a queue that is held back by
         its own limit is not among them and is claimed as soon as one of its jobs ends."""
@@ -212,6 +221,8 @@ class _Life:
 
     async def _claim(self) -> None:
         """Claim for the free slots, again and again while whole claims come back."""
+        if self._strays_due and time.monotonic() >= self._strays_due[0]:
+            await self._release_strays()
         while self._lease.trusted and self._settler.pending < UNSETTLED_LIMIT:
             wanted = self._roster.wanted(self._dry)
             if wanted is None:
@@ -226,10 +237,10 @@ class _Life:
                     self._lease.worker,
                 )
             except Unavailable as error:
-                # The claim may have been committed: `_watch` cannot know these jobs, the rescue does,
-                # so this life ends early rather than hold jobs that it does not run.
                 log.warning("claim failed", error=str(error))
-                self._is_lost = self._is_lost or isinstance(error, CommitUnknown)
+                if isinstance(error, CommitUnknown):
+                    now = time.monotonic()
+                    self._strays_due = [now + STRAYS_AFTER, now + self._beat]
                 self._dry |= set(wanted.limits)
                 return
             if len(rows) < wanted.total:
@@ -238,6 +249,21 @@ class _Life:
                 self._dry |= drained - self._hinted
             self._roster.take(self._readable(rows))
             await asyncio.sleep(0)
+
+    async def _release_strays(self) -> None:
+        """Hand back what a claim took whose answer was cut. Never beside a claim, whose jobs would look
+        like strays; twice, because the server may still have been at it the first time."""
+        try:
+            rows = await self._database.fetch("jobs_held_by", self._lease.worker, LARGEST_CLAIM)
+        except Unavailable:
+            return
+        known = self._roster.holds() | self._settler.holds()
+        strays = [row for row in rows if row["id"] not in known]
+        for row in strays:
+            self._settler.add(Requeue(id=row["id"], lease=row["lease"], kind="released"))
+        del self._strays_due[0]
+        if strays:
+            log.warning("handed back what a cut claim had taken", jobs=len(strays))
 
     def _readable(self, rows: Sequence[Record]) -> list[RunningJob]:
         """The jobs of these rows. One that cannot be read is dead, and takes nothing else with it."""
@@ -270,12 +296,16 @@ class _Life:
             except HammerworkError:
                 continue
             held = {row["id"]: row for row in rows}
+            missing = set()
             for job_id, lease in running.items():
                 row = held.get(job_id)
                 if row is None or row["lease"] != lease:
-                    self._roster.interrupt(job_id, lease, Interrupt.LEASE_LOST)
+                    missing.add((job_id, lease))
                 elif row["cancel_reason"] is not None:
                     self._roster.interrupt(job_id, lease, Interrupt.CANCEL_ASKED)
+            for job_id, lease in missing & self._suspects:
+                self._roster.interrupt(job_id, lease, Interrupt.LEASE_LOST)
+            self._suspects = missing
 
     async def _wake_at(self, stopping: asyncio.Event) -> None:
         await stopping.wait()

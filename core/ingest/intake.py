@@ -181,8 +181,8 @@ class Intake:
                 continue
             started = time.monotonic()
             await reach("intake.pulled")
-            items = [await self._prepare(delivery) for delivery in deliveries]
             try:
+                items = await self._prepare_all(deliveries)
                 receipts = await self._until_stored(items)
             except HammerworkError:
                 await self._release(deliveries)
@@ -199,6 +199,11 @@ class Intake:
             await self.bridge.release(deliveries)
 
     # --- from a delivery to what is to be stored ---
+
+    async def _prepare_all(self, deliveries: Sequence[Delivery]) -> list[_Item]:
+        if self._mapper.waits:
+            return await asyncio.gather(*map(self._prepare, deliveries))
+        return [await self._prepare(delivery) for delivery in deliveries]
 
     async def _prepare(self, delivery: Delivery) -> _Item:
         message = delivery.message

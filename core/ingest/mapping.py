@@ -46,7 +46,10 @@ tried again, any other exception makes a dead letter with the reason `transform_
 
 class Mapper(Protocol):
     """What the intake asks for the job of a message. It keeps no state: messages may be mapped
-    concurrently."""
+    concurrently, and are where `waits` says that mapping one may wait for something."""
+
+    @property
+    def waits(self) -> bool: ...
 
     async def map(self, message: Message, body: Json, bridge: str) -> Job | None:
         """The job, or None when the message is filtered out.
@@ -86,6 +89,8 @@ class FieldMapping:
     redelivery meets its own inbox row. `allowed_queues` are glob patterns that the queue must match;
     the queues of sinks are never open to messages. Raises Misconfigured for what cannot work.
     """
+
+    waits = False
 
     def __init__(
         self,
@@ -193,6 +198,7 @@ class CallableMapping:
         self._transform = load_transform(transform) if isinstance(transform, str) else transform
         self._fields = fields
         self._timeout = timeout.total_seconds()
+        self.waits = inspect.iscoroutinefunction(self._transform)
 
     async def map(self, message: Message, body: Json, bridge: str) -> Job | None:
         match await self._call(message, body):

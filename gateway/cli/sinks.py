@@ -90,6 +90,22 @@ def resume(name: Name, config: Config = None) -> None:
 
 
 @app.command()
+def remove(name: Name, config: Config = None) -> None:
+    """Forget a sink that is not in the settings any more.
+
+    Its position goes, so events are not kept for it; deliveries that wait stay in the queue `sink.NAME`.
+
+    \b
+      hammerwork sink remove webhook
+    """
+    from ...core import operate
+    from .session import talk
+
+    talk(config, lambda session: operate.remove_sink(session.database, name))
+    note(f"sink {name} is forgotten")
+
+
+@app.command()
 def replay(
     name: Name,
     since: Annotated[str, typer.Option(metavar="TIME", help="A time (RFC 3339), or a span back such as 2h.")],

@@ -204,6 +204,23 @@ async def test_a_settle_whose_answer_is_cut_is_settled_once(cut: Cut, queue: Que
     assert await cut.ledger.fetch("select from hammerwork.attempts") == []
 
 
+async def test_a_claim_whose_answer_is_cut_burns_no_attempt_and_stops_no_handler(
+    cut: Cut, queue: Queue
+) -> None:
+    """Its jobs are this worker's without its knowing; they go back, and what runs goes on."""
+    async with running(Upkeep(queue.database)), running(_worker(cut.queue, upkeep=False)):
+        await queue.enqueue_many(work(["j0"], how="return", seconds=2.0))
+        await until(lambda: _held(cut.ledger, 1), 10, "the first handler runs")
+        tripped = cut.proxy.cut_after(b"j1", "to_client")
+        await queue.enqueue_many(work(["j1", "j2"], how="return"))
+        cut.ledger.acknowledged = {"j0", "j1", "j2"}
+        await asyncio.wait_for(tripped.wait(), 10)
+        await until(lambda: _rested(cut.ledger), 15, "every job is done")
+    await cut.ledger.assert_clean()
+    assert await cut.ledger.fetch("select from hammerwork.attempts") == []
+    assert {row["attempt"] for row in await cut.ledger.fetch("select attempt from hammerwork.history")} == {1}
+
+
 async def test_a_settle_that_cannot_be_sent_is_sent_when_postgres_is_back(cut: Cut, queue: Queue) -> None:
     handlers = work_handlers(queue.database)
     worker = Worker(cut.queue, handlers, concurrency=1, lease=timedelta(seconds=30), upkeep=False)

@@ -8,17 +8,20 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 from ..core.errors import Misconfigured
+from ..core.ingest.intake import Intake
+from ..core.postgres.database import Database
+from ..core.queue import Queue
 from .api.server import ApiContext, api_routes, middlewares
-from .health import Component
+from .health import Component, Health
 from .origins import variable_for
 from .settings import HttpSettings, Settings
+from .telemetry import QueueSurvey
 
 if TYPE_CHECKING:
-    from .app import Gateway
-    from .parts import Ingest
+    from .parts import Ingest, Parts
 
 STOP_WITHIN = 5.0
 """Seconds that open requests get when the server stops; bridges have answered theirs by then."""
@@ -27,6 +30,19 @@ A_SECRET = "$(openssl rand -hex 32)"
 LOOPBACK = "HAMMERWORK_HTTP__HOST=127.0.0.1"
 
 FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Real-IP")
+
+
+class Served(Protocol):
+    """What the server shows of the gateway."""
+
+    settings: Settings
+    parts: Parts
+    queue: Queue
+    database: Database
+    intakes: dict[str, Intake]
+    health: Health
+    survey: QueueSurvey
+    registry: CollectorRegistry
 
 
 @runtime_checkable
@@ -72,7 +88,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def build_http(gateway: Gateway) -> web.AppRunner:
+def build_http(gateway: Served) -> web.AppRunner:
     """The server with all its routes, not listening yet."""
     context = _api_context(gateway)
     app = web.Application(middlewares=middlewares(context))
@@ -89,7 +105,7 @@ def build_http(gateway: Gateway) -> web.AppRunner:
     )
 
 
-def _api_context(gateway: Gateway) -> ApiContext:
+def _api_context(gateway: Served) -> ApiContext:
     http = gateway.settings.http
     return ApiContext(
         queue=gateway.queue,
@@ -126,7 +142,7 @@ class _Readiness:
     """200 while every required component runs, else 503. Reasons may name hosts and queues, so only those
     who hold a token or sit on this machine read them."""
 
-    def __init__(self, gateway: Gateway) -> None:
+    def __init__(self, gateway: Served) -> None:
         self._gateway = gateway
 
     async def answer(self, request: web.Request) -> web.Response:
@@ -141,7 +157,7 @@ class _Readiness:
 
 
 class _Metrics:
-    def __init__(self, gateway: Gateway) -> None:
+    def __init__(self, gateway: Served) -> None:
         self._gateway = gateway
 
     async def answer(self, _request: web.Request) -> web.Response:

@@ -6,7 +6,6 @@ Nothing here connects to anything.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
@@ -15,6 +14,7 @@ from ..core.errors import Misconfigured
 from ..core.event import Sink
 from ..core.execute.handlers import Handlers
 from ..core.expression import Condition
+from ..core.importing import named_object
 from ..core.ingest.decode import Decoder
 from ..core.ingest.intake import Intake, IntakeLimits
 from ..core.ingest.mapping import CallableMapping, Expressions, FieldMapping, Mapper
@@ -99,22 +99,10 @@ def load_handlers(settings: WorkerSettings) -> Handlers | None:
     """The application's handlers, or None when the settings name none. Raises Misconfigured."""
     if settings.handlers is None:
         return None
-    module, _, name = settings.handlers.partition(":")
     try:
-        found: object = importlib.import_module(module)
-        for part in name.split("."):
-            found = getattr(found, part)
-    except ModuleNotFoundError as error:
-        raise Misconfigured(
-            f"worker.handlers names {settings.handlers!r}, but {error}",
-            hint="install it beside hammerwork, or put its folder on PYTHONPATH",
-        ) from error
-    except AttributeError as error:
-        raise Misconfigured(f"worker.handlers: {module} has no {name!r}") from error
-    except Exception as error:
-        raise Misconfigured(
-            f"worker.handlers: importing {module} failed with {type(error).__name__}: {error}"
-        ) from error
+        found = named_object(settings.handlers)
+    except Misconfigured as error:
+        raise Misconfigured(f"worker.handlers: {error}", hint=error.hint) from error
     if not isinstance(found, Handlers):
         raise Misconfigured(
             f"worker.handlers: {settings.handlers!r} is a {type(found).__name__}",

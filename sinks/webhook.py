@@ -26,6 +26,7 @@ from ..core.event import DeliveryAttempt, DeliveryReport
 from ..core.job import Json
 from ..core.message import Guarantee
 from ..core.signature import Keyring, VerifyingKey, parse_key
+from ..core.tls import client_context
 from .egress import Egress
 from .verdict import GONE, judge, judge_failure
 
@@ -309,15 +310,6 @@ def _lines(path: Path) -> list[str]:
 
 
 def _tls_context(tls: TlsOptions) -> ssl.SSLContext:
-    """Blocks for reading files. The endpoint's certificate and name are always verified, from TLS 1.2 up."""
-    try:
-        context = ssl.create_default_context(cafile=tls.ca_file)
-        if tls.cert_file is not None:
-            context.load_cert_chain(tls.cert_file, tls.key_file)
-    except (OSError, ValueError) as error:  # an SSLError is an OSError
-        raise Misconfigured(
-            f"the TLS files cannot be used: {error}",
-            hint="check tls.ca_file, tls.cert_file and tls.key_file: PEM, readable, without a passphrase",
-        ) from error
+    context = client_context(ca_file=tls.ca_file, cert_file=tls.cert_file, key_file=tls.key_file)
     context.set_alpn_protocols(["http/1.1"])
     return context

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -18,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, SecretStr, model_v
 from ...core.errors import Disconnected, Misconfigured, MissingExtra
 from ...core.job import Json
 from ...core.message import Delivery, Guarantee, Message, Receipt, Want
+from ...core.tls import client_context
 from .content import json_headers, json_pointer, text_identity
 
 if TYPE_CHECKING:
@@ -214,7 +214,8 @@ class RabbitmqBridge:
     async def _connect(self) -> AmqpLink:
         tls = None
         if urlsplit(self._url).scheme == "amqps":
-            tls = await asyncio.to_thread(_tls_context, self._options.tls)
+            files = self._options.tls.model_dump(include={"ca_file", "cert_file", "key_file"})
+            tls = await asyncio.to_thread(client_context, **files)
         return await self._link_type.connect(
             self._url,
             name=f"hammerwork {self.name}",
@@ -333,20 +334,6 @@ def _usable_url(options: RabbitmqOptions) -> tuple[str, str]:
     address = f"[{host}]" if ":" in host else host
     shown = f"{parts.scheme}://{address}{f':{port}' if port else ''}{parts.path}"
     return urlunsplit(parts._replace(query=urlencode(query))), shown
-
-
-def _tls_context(tls: TlsOptions) -> ssl.SSLContext:
-    """Blocks for reading files. The broker's certificate and name are always verified."""
-    try:
-        context = ssl.create_default_context(cafile=tls.ca_file)
-        if tls.cert_file is not None:
-            context.load_cert_chain(tls.cert_file, tls.key_file)
-    except (OSError, ValueError) as error:  # an SSLError is an OSError
-        raise Misconfigured(
-            f"the TLS files cannot be used: {error}",
-            hint="check tls.ca_file, tls.cert_file and tls.key_file: PEM, readable, without a passphrase",
-        ) from error
-    return context
 
 
 def _attempt(headers: Mapping[str, Json]) -> int | None:

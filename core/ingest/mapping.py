@@ -4,7 +4,6 @@ application's own function."""
 from __future__ import annotations
 
 import asyncio
-import importlib
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -16,6 +15,7 @@ from uuid import UUID
 from ..errors import BadMessage, Misconfigured, Unavailable
 from ..expression import ExpressionSet
 from ..identity import SLOTS, new_id
+from ..importing import named_object
 from ..job import DEFAULT_MAX_ATTEMPTS, SINK_QUEUE_PREFIX, Job, Json, Priority, check_name
 from ..message import Message
 from .decode import check_storable
@@ -261,25 +261,7 @@ class CallableMapping:
 
 def load_transform(path: str) -> Transform:
     """The function that `package.module:function` names; raises Misconfigured."""
-    module, colon, name = path.partition(":")
-    if not (module and colon and name):
-        raise Misconfigured(f"{path!r} does not name a function", hint="write package.module:function")
-    try:
-        found: object = importlib.import_module(module)
-        for part in name.split("."):
-            found = getattr(found, part)
-    except ModuleNotFoundError as error:
-        raise Misconfigured(
-            f"the module of {path!r} is not found: {error}",
-            hint="install it beside hammerwork, or put its folder on PYTHONPATH",
-        ) from error
-    except AttributeError as error:
-        raise Misconfigured(f"{module} has no {name!r}", hint="check the part after the colon") from error
-    except Exception as error:
-        raise Misconfigured(
-            f"importing {module} failed with {type(error).__name__}: {error}",
-            hint=f"`python -c 'import {module}'` shows where",
-        ) from error
+    found = named_object(path)
     if not callable(found):
         raise Misconfigured(f"{path!r} is a {type(found).__name__}, not a function", hint="name a function")
     try:

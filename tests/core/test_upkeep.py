@@ -93,11 +93,10 @@ async def test_four_that_promote_at_once_promote_each_job_once(
 async def test_a_reader_that_holds_a_table_for_long_does_not_hold_up_due_jobs(
     own_queue: Queue, empty_dsn: str
 ) -> None:
+    async with own_queue.database.acquire() as connection:  # so that there is something to make
+        await connection.execute(f"drop table hammerwork.history_{day(5)}")
     dump = await asyncpg.connect(empty_dsn)
     await dump.execute("begin; lock table hammerwork.history, hammerwork.events in access share mode")
-    async with own_queue.database.acquire() as connection:  # so that there is something to make
-        day = await connection.fetchval("select to_char(current_date + 7, 'YYYYMMDD')")
-        await connection.execute(f"drop table hammerwork.attempts_{day}")
     job = Job("orders", delay=timedelta(milliseconds=100))
     await own_queue.enqueue(job)
     try:

@@ -354,7 +354,7 @@ def test_it_refuses_an_open_http_bridge_beyond_loopback(dsn: str) -> None:
         ({"BRIDGES__SHOP__MAP__PRIORITY": "bdy.vip"}, "bridges.shop: .*unknown variable `bdy`"),
         ({"BRIDGES__SHOP__TRANSFORM": "no_such_module:f"}, "bridges.shop: .*no_such_module"),
         ({"BRIDGES__SHOP__TO_QUEUE": "sink.x"}, "bridges.shop: .*sink.x"),
-        ({"WORKER__HANDLERS": "no_such_module:handlers"}, "worker.handlers .*No module named"),
+        ({"WORKER__HANDLERS": "no_such_module:handlers"}, "worker.handlers: .*No module named"),
         ({"WORKER__HANDLERS": f"{__name__}:take_order"}, "is a function"),
         ({"WORKER__HANDLERS": HANDLERS, "WORKER__QUEUES": "none"}, "no handler for queue"),
         ({"DATABASE_URL": "mysql://h/d"}, "must begin with postgresql://"),

@@ -163,6 +163,7 @@ class _Life:
         """When to look for jobs that we claimed without hearing of it (monotonic seconds)."""
         self._suspects: set[tuple[UUID, int]] = set()
         """Jobs that the last look did not find ours: lost, or just completed by their own transaction."""
+        self._look = asyncio.Event()
         self._dry: set[str] = set()
         """Queues in which the last claim found less than there was room for; a queue that is held back by
         its own limit is not among them and is claimed as soon as one of its jobs ends."""
@@ -181,6 +182,7 @@ class _Life:
         self._dry.clear()
         self._hinted.update(self._roster.handlers)
         self._wake.set()
+        self._look.set()
 
     def cancel_asked(self, job_id: UUID) -> None:
         self._roster.cancel(job_id)
@@ -285,9 +287,12 @@ class _Life:
         self._wake.clear()
 
     async def _watch(self) -> None:
-        """Every beat, ask what we still hold: a job cancelled or taken over is stopped, hint or no hint."""
+        """Every beat, and when hints were missed, ask what we still hold: a job cancelled or taken over is
+        stopped, hint or no hint."""
         while True:
-            await asyncio.sleep(self._beat)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._look.wait(), self._beat)
+            self._look.clear()
             running = self._roster.running()
             if not running:
                 continue

@@ -213,6 +213,19 @@ async def test_a_running_job_is_cancelled_even_when_no_word_arrives(queue: Queue
     assert gate.cancelled == 1
 
 
+async def test_a_cancellation_from_before_the_worker_listens_is_found_when_it_does(queue: Queue) -> None:
+    gate, job = Gate(), Job("orders")
+    await queue.enqueue(job)
+    notifier = Notifier(queue.database)
+    worker = worker_of(queue, {"orders": gate}, lease=timedelta(minutes=5), notifier=notifier)
+    async with running(worker):
+        await gate.holds(1)
+        await queue.cancel(job.id)
+        async with running(notifier):
+            await until(lambda: all_in(queue, [job], JobState.CANCELLED))
+    assert gate.cancelled == 1
+
+
 async def test_a_function_in_a_thread_is_told_and_its_job_cancelled(queue: Queue) -> None:
     inside, stopped = threading.Event(), threading.Event()
 

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from uuid import UUID
 
@@ -36,7 +37,8 @@ COMMANDS = [
     "queue list", "queue status", "queue pause", "queue resume",
     "job list", "job show", "job enqueue", "job cancel", "job retry", "job result", "job wait",
     "dead list", "dead show", "dead replay", "dead discard",
-    "sink list", "sink pause", "sink resume", "sink replay", "sink deliveries", "sink send-again",
+    "sink list", "sink pause", "sink resume", "sink replay", "sink remove",
+    "sink deliveries", "sink send-again",
 ]  # fmt: skip
 
 
@@ -86,6 +88,8 @@ class Hammerwork:
             stderr=subprocess.PIPE,
             cwd=self.folder,
             env={**self.environment, **(more or {})},
+            # A shell that starts the tests in the background makes all its children deaf to Ctrl-C.
+            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
         )
 
     def on_a_terminal(self, *arguments: object, typed: str = "", columns: int = 80) -> tuple[int, str]:

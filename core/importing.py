@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import importlib
+import os
+import sys
 
 from .errors import Misconfigured
 
 
 def named_object(path: str) -> object:
-    """Import the module and find the object; the name may have dots. Raises Misconfigured."""
+    """Import the module and find the object; the name may have dots. Raises Misconfigured.
+
+    The current folder is searched too, as `python -m` would.
+    """
     module, colon, name = path.partition(":")
     if not (module and colon and name):
         raise Misconfigured(f"{path!r} does not name a function", hint="write package.module:function")
+    if "" not in sys.path and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
     try:
         found: object = importlib.import_module(module)
         for part in name.split("."):

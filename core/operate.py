@@ -284,11 +284,14 @@ async def resume_sink(database: Database, sink: str) -> None:
 async def remove_sink(database: Database, sink: str) -> None:
     """Forget a sink that is not configured any more: its position goes, so events are not kept for it.
 
-    Its waiting deliveries stay in the queue `sink.<name>`. A gateway that still has the sink in its
-    settings registers it anew, from then on. Raises NotFound.
+    Its waiting deliveries stay in the queue `sink.<name>`. Raises NotFound, and StateConflict while a
+    gateway relays to it.
     """
-    if not await database.fetch("remove_sink", sink):
-        raise NotFound(f"no sink {sink!r}")
+    if await database.fetch("remove_sink", sink):
+        return
+    if sink in {known.name for known in await sinks(database)}:
+        raise StateConflict(f"a gateway relays to sink {sink!r}: take it out of its settings first")
+    raise NotFound(f"no sink {sink!r}")
 
 
 async def _set_sink(database: Database, sink: str, state: str, reason: str | None) -> None:

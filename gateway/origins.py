@@ -69,6 +69,14 @@ class Tree:
                 return found
         return DEFAULT
 
+    def exact_origin(self, path: Place) -> Origin:
+        """The origin of the value itself. A table of the file does not count for what it leaves out; a
+        variable that holds a whole table does."""
+        if path in self.origins:
+            return self.origins[path]
+        above = self.origin(path)
+        return above if above.kind == "variable" else DEFAULT
+
     def first_given(self, place: Place) -> tuple[Place, Origin]:
         """The first value at or beneath `place`: its own place from there, and its origin."""
         for known, origin in self.origins.items():
@@ -148,7 +156,10 @@ class Tree:
 
 
 def variable_for(path: Place) -> str:
-    """The variable that sets the value at `path`."""
+    """The variable that sets the value at `path`, the short one where there is one."""
+    for name, short in SHORT_FORMS.items():
+        if short == path:
+            return name
     return PREFIX + DELIMITER.join(path).upper()
 
 

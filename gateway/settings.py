@@ -297,7 +297,7 @@ class Settings(BaseSettings):
     def sources(self) -> list[Source]:
         """Every setting with its value and origin, defaults too."""
         tree = Tree(origins=self._origins)
-        return [Source(".".join(p), v, tree.origin(p)) for p, v in _values(self, ())]
+        return [Source(".".join(p), v, tree.exact_origin(p)) for p, v in _values(self, ())]
 
 
 S = TypeVar("S", BridgeSettings, SinkSettings)
@@ -324,7 +324,7 @@ def load(config: Path | None = None, env: Mapping[str, str] | None = None) -> Se
 
 
 def _refusal(faults: list[str]) -> Misconfigured:
-    hint = "`hammerwork config show` prints every setting with its source"
+    hint = "docs/settings.md lists every setting"
     if len(faults) == 1:
         return Misconfigured(faults[0], hint=hint)
     return Misconfigured(f"{len(faults)} settings are wrong:\n  " + "\n  ".join(faults), hint=hint)

@@ -36,7 +36,8 @@ WITHHELD = frozenset(
     }
     | {"accept-encoding", "idempotency-key"}
 )
-"""Headers that a job does not carry: secrets, and what concerns one connection only."""
+SECRET_ENDINGS = ("authorization", "api-key", "apikey", "token", "secret", "password", "cookie")
+"""Headers that a job does not carry: what concerns one connection only, and what looks like a secret."""
 
 _REQUIRED = ("id", "source", "type", "specversion")
 _ATTRIBUTE = re.compile(r"[a-z0-9]+")
@@ -251,7 +252,11 @@ def check_event(attributes: Mapping[str, Json]) -> None:
 
 def carried_headers(headers: Mapping[str, str]) -> dict[str, Json]:
     """The request's headers as a job carries them, without secrets; see Message.headers for bytes."""
-    return {name: _header_value(value) for name, value in headers.items() if name not in WITHHELD}
+    return {name: _header_value(value) for name, value in headers.items() if _carried(name)}
+
+
+def _carried(name: str) -> bool:
+    return name not in WITHHELD and not name.endswith(SECRET_ENDINGS)
 
 
 def _header_value(value: str) -> Json:

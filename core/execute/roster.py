@@ -193,8 +193,12 @@ class Roster:
         match verdict:
             case Finish():
                 self._counts.ended[job.queue, verdict.state] += 1
+                if verdict.state is JobState.DEAD:
+                    _tell("job dead", job, verdict)
             case Requeue():
                 self._counts.ended[job.queue, verdict.kind] += 1
+                if verdict.cause is not None:
+                    _tell("attempt failed", job, verdict)
             case None:
                 self._counts.ended[job.queue, "completed" if job.settled else "lost"] += 1
         if verdict is not None:
@@ -210,3 +214,15 @@ class Roster:
             ended_in_time = self._ended * PREFETCH_SECONDS / passed
             self._prefetch = int((self._prefetch + ended_in_time) / 2)
             self._ended, self._measured_at = 0, now
+
+
+def _tell(event: str, job: RunningJob, verdict: Finish | Requeue) -> None:
+    """One line a failure, with its traceback where the handler raised."""
+    log.warning(
+        event,
+        job=str(job.id),
+        queue=job.queue,
+        attempt=f"{job.attempt}/{job.max_attempts}",
+        error=verdict.error,
+        **({} if verdict.traceback is None else {"traceback": verdict.traceback}),
+    )

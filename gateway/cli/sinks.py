@@ -93,7 +93,8 @@ def resume(name: Name, config: Config = None) -> None:
 def remove(name: Name, config: Config = None) -> None:
     """Forget a sink that is not in the settings any more.
 
-    Its position goes, so events are not kept for it; deliveries that wait stay in the queue `sink.NAME`.
+    Its position goes, so events are not kept for it; deliveries that wait stay in the queue
+    `sink.NAME`. Refused while a gateway relays to it.
 
     \b
       hammerwork sink remove webhook

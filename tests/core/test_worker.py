@@ -387,8 +387,10 @@ async def test_a_worker_that_was_given_up_stops_its_handlers_and_begins_a_new_li
         await gate.holds(1)
         (before_it,) = await operate.workers(queue.database)
         # What a rescue does with a worker that it takes for dead.
-        await connection.execute("update hammerwork.jobs set state = 'available', claimed_by = null")
-        await connection.execute("delete from hammerwork.workers")
+        await connection.execute(
+            "begin; delete from hammerwork.workers;"
+            "update hammerwork.jobs set state = 'available', claimed_by = null; commit"
+        )
         await gate.holds(2)
         (after_it,) = await operate.workers(queue.database)
         gate.opened.set()

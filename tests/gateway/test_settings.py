@@ -335,8 +335,7 @@ def test_a_bad_member_of_a_union_is_told_in_words_of_the_plain_members() -> None
 def test_a_setting_that_is_missing_says_how_to_set_it() -> None:
     text = refusal({"HAMMERWORK_RABBITMQ_URL": "amqp://h/"})
     assert text == (
-        "bridges.rabbitmq.queue is missing: set HAMMERWORK_BRIDGES__RABBITMQ__QUEUE,"
-        " or `queue` in [bridges.rabbitmq]"
+        "bridges.rabbitmq.queue is missing: set HAMMERWORK_RABBITMQ_QUEUE, or `queue` in [bridges.rabbitmq]"
     )
 
 

@@ -101,7 +101,9 @@ class Queue:
     # --- enqueue ---
 
     async def enqueue(self, job: Job, *, conn: object | None = None) -> UUID:
-        """Store a job and return its id. An id that is stored already is left as it is.
+        """Store a job and return its id. An id that is live already is left as it is.
+
+        One that has finished is not looked for: after CommitUnknown, ask `get` before you send it again.
 
         With `conn` (asyncpg, psycopg or SQLAlchemy, all async) the job becomes part of the caller's
         transaction: it exists if and when that commits.

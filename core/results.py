@@ -81,7 +81,8 @@ class ResultWaiter:
                         future.set_result(row)
             await asyncio.sleep(SOONEST)
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._eager.wait(), wait)
+                async with asyncio.timeout(wait):
+                    await self._eager.wait()
             wait = SOONEST if self._eager.is_set() else min(wait * GROWTH, SLOWEST)
         self._poller = None
 

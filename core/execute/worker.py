@@ -219,7 +219,8 @@ class _Life:
                 delay = backoff.next()
                 log.warning("worker cannot register yet", error=str(error), retry_in=round(delay, 2))
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(stopping.wait(), delay)
+                    async with asyncio.timeout(delay):
+                        await stopping.wait()
 
     async def _claim(self) -> None:
         """Claim for the free slots, again and again while whole claims come back."""
@@ -281,7 +282,9 @@ class _Life:
     async def _rest(self) -> None:
         """Until a slot is free, work is announced, somebody says stop, or the poll is due."""
         try:
-            await asyncio.wait_for(self._wake.wait(), self._poll)
+            # Not wait_for, which before Python 3.12 loses a cancellation that comes with the word.
+            async with asyncio.timeout(self._poll):
+                await self._wake.wait()
         except TimeoutError:
             self._dry.clear()
         self._wake.clear()
@@ -291,7 +294,8 @@ class _Life:
         stopped, hint or no hint."""
         while True:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._look.wait(), self._beat)
+                async with asyncio.timeout(self._beat):
+                    await self._look.wait()
             self._look.clear()
             running = self._roster.running()
             if not running:
@@ -331,7 +335,8 @@ class _Life:
             task.cancel()
         await self._roster.stop(Interrupt.WORKER_STOPS)
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._settler.drain(), SETTLE_WITHIN)
+            async with asyncio.timeout(SETTLE_WITHIN):
+                await self._settler.drain()
 
     def _lost(self) -> None:
         log.error("lease lost: jobs of this worker were given to others", worker=str(self._lease.worker))

@@ -129,7 +129,8 @@ class Intake:
         while not self._stopping.is_set():
             pause = await self._session(backoff)
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), pause)
+                async with asyncio.timeout(pause):
+                    await self._stopping.wait()
         self.status.stopped()
 
     async def row_for(self, message: Message) -> tuple[object, ...] | None:

@@ -111,7 +111,8 @@ class Database:
         if self._owned and self._pool is not None:
             pool, self._pool = self._pool, None
             try:
-                await asyncio.wait_for(pool.close(), within)
+                async with asyncio.timeout(within):
+                    await pool.close()
             except (TimeoutError, asyncpg.PostgresError, OSError, asyncpg.InterfaceError):
                 pool.terminate()
 

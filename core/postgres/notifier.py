@@ -87,7 +87,8 @@ class Notifier:
                     )
                 backoff.reset()
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(gone.wait(), SELF_TEST_EVERY)
+                    async with asyncio.timeout(SELF_TEST_EVERY):
+                        await gone.wait()
             raise OSError("the connection was closed")
         finally:
             self.hears = False
@@ -98,7 +99,8 @@ class Notifier:
         heard = self._echo[word] = asyncio.Event()
         try:
             await self._database.fetch("announce", [f"echo {word}"])
-            await asyncio.wait_for(heard.wait(), SELF_TEST_WITHIN)
+            async with asyncio.timeout(SELF_TEST_WITHIN):
+                await heard.wait()
         except TimeoutError:
             return False
         finally:

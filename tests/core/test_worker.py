@@ -279,7 +279,10 @@ async def quick_then(queue: Queue, gate: Gate, *, blocking: int) -> tuple[Handle
 
 
 @both_servers
-async def test_stop_hands_back_what_has_not_started_and_waits_for_what_runs(queue: Queue) -> None:
+async def test_stop_hands_back_what_has_not_started_and_waits_for_what_runs(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hammerwork.core.execute.roster.PREFETCH_SECONDS", 0.1)  # on slow machines too
     gate = Gate()
     handle, jobs = await quick_then(queue, gate, blocking=300)
     worker = worker_of(queue, {"orders": handle}, concurrency=2)
@@ -337,15 +340,23 @@ async def test_after_its_drain_time_a_worker_hurries_by_itself(queue: Queue) -> 
     assert (gate.cancelled, (await queue.get(job.id)).state) == (1, JobState.AVAILABLE)
 
 
-async def test_a_worker_whose_task_is_cancelled_leaves_no_handler_running(queue: Queue) -> None:
+@pytest.mark.parametrize("ticks", range(6))
+async def test_a_worker_whose_task_is_cancelled_ends_and_leaves_no_handler_running(
+    queue: Queue, ticks: int
+) -> None:
     gate, job = Gate(), Job("orders")
     await queue.enqueue(job)
-    run = asyncio.create_task(worker_of(queue, {"orders": gate}).run())
+    worker = worker_of(queue, {"orders": gate})
+    run = asyncio.create_task(worker.run())
     await gate.holds(1)
+    await queue.enqueue(Job("orders"))  # wakes it while it is being cancelled
+    for _ in range(ticks):
+        await asyncio.sleep(0)
     run.cancel()
-    await asyncio.gather(run, return_exceptions=True)
+    done, _ = await asyncio.wait([run], timeout=10)
+    assert done
     assert run.cancelled()
-    assert gate.cancelled == 1
+    assert gate.cancelled == gate.inside
     assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("job ")]
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 import traceback as tracebacks
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Executor
-from datetime import timedelta
 from typing import Any, assert_never, cast
 
 import structlog
@@ -17,7 +16,7 @@ from ..identity import new_id, slot_of
 from ..job import Cancel, Dead, Done, JobState, Json, Outcome, Retry, Snooze
 from ..postgres import store
 from ..postgres.database import Record
-from ..postgres.store import Finish, Requeue
+from ..postgres.store import Completion, Finish, Requeue, Verdict
 from ..retry import LONGEST, RetryFunction, delay_after
 from .handlers import DEFAULT_RETRY, Handler, Route
 from .running import Interrupt, RunningJob
@@ -27,20 +26,30 @@ log = structlog.get_logger(__name__)
 TRACEBACK_LINES = 50
 ERROR_LENGTH = 4000
 
-
-Verdict = Finish | Requeue | None
-"""None: nothing to settle (the lease is lost, or the job's own transaction settled it)."""
+_DONE = Done()
 
 
 async def run(
-    job: RunningJob, route: Route, threads: Executor, functions: Mapping[str, RetryFunction]
-) -> Verdict:
-    """Run one attempt to its end. Never raises, whatever the handler does."""
+    job: RunningJob,
+    route: Route,
+    threads: Executor,
+    functions: Mapping[str, RetryFunction],
+    ended: Callable[[RunningJob, Verdict | None], None],
+) -> None:
+    """Run one attempt to its end and tell `ended` what is to be written. Never raises, whatever the handler
+    does.
+
+    None: nothing to write (the lease is lost, or the job's own transaction settled it). Whoever waits for
+    this coroutine in another one would be closed by a GeneratorExit that a handler brings: make it a task.
+    """
+    if job.interrupted_by is not None:
+        ended(job, interrupted(job))
+        return
     job.started = time.monotonic()
     limit = job.timeout if job.timeout is not None else route.timeout
     trace = None
     cause: str | None = "failed"
-    outcome: Outcome
+    outcome: Outcome | None
     try:
         if limit is None:
             value = await _call(job, route, threads)
@@ -56,23 +65,25 @@ async def run(
         else:
             outcome, trace = _failure(error)
     except LeaseLost:
-        return None
+        outcome = None
     except BaseException as error:
         # Also SystemExit, GeneratorExit and a CancelledError that nobody of ours caused: a handler must
         # not be able to take the worker or the slot with it.
         if isinstance(error, asyncio.CancelledError) and job.interrupted_by is not None:
-            return interrupted(job)
+            ended(job, interrupted(job))
+            return
         outcome, trace = _failure(error)
-    if job.settled:
-        return None
-    return _verdict(job, route, outcome, cause, trace, functions)
+    if outcome is None or job.settled:
+        ended(job, None)
+    else:
+        ended(job, _verdict(job, route, outcome, cause, trace, functions))
 
 
-async def _call(job: RunningJob, route: Route, threads: Executor) -> Outcome | Json:
+def _call(job: RunningJob, route: Route, threads: Executor) -> Awaitable[Outcome | Json]:
     if not route.in_thread:
-        return await cast("Awaitable[Outcome | Json]", route.handler(job))
+        return cast("Awaitable[Outcome | Json]", route.handler(job))
     job.enter_thread()
-    return await asyncio.get_running_loop().run_in_executor(threads, _in_thread, route.handler, job)
+    return asyncio.get_running_loop().run_in_executor(threads, _in_thread, route.handler, job)
 
 
 def _in_thread(handler: Handler, job: RunningJob) -> Any:
@@ -85,6 +96,8 @@ def _in_thread(handler: Handler, job: RunningJob) -> Any:
 
 def _outcome_of(value: Outcome | Json) -> tuple[Outcome, str | None]:
     match value:
+        case None:
+            return _DONE, None
         case Retry():
             return value, "failed"
         case Done() | Snooze() | Cancel() | Dead():
@@ -117,7 +130,7 @@ def unreadable(row: Record, error: Exception) -> Finish:
     )
 
 
-def interrupted(job: RunningJob) -> Verdict:
+def interrupted(job: RunningJob) -> Verdict | None:
     """What becomes of a job whose handler we cancelled."""
     if job.settled:
         return None
@@ -158,7 +171,7 @@ def _verdict(
 
 def _done(job: RunningJob, route: Route, outcome: Done) -> Verdict:
     if outcome.result is None:
-        return _finish(job, JobState.COMPLETED)
+        return Completion(job.id, job.lease, time.monotonic() - job.started, None)
     try:
         result = store.encode(outcome.result, "the result")
     except Misconfigured as error:
@@ -166,7 +179,7 @@ def _done(job: RunningJob, route: Route, outcome: Done) -> Verdict:
     if len(result) > route.result_bytes:
         reason = f"the result has {len(result)} characters, more than the {route.result_bytes} allowed"
         return _finish(job, JobState.DEAD, cause="failed", error=reason)
-    return _finish(job, JobState.COMPLETED, result=result)
+    return Completion(job.id, job.lease, time.monotonic() - job.started, result)
 
 
 def _retry(
@@ -206,7 +219,6 @@ def _finish(
     cause: str | None = None,
     error: str | None = None,
     traceback: str | None = None,
-    result: str | None = None,
 ) -> Finish:
     return Finish(
         id=job.id,
@@ -217,8 +229,7 @@ def _finish(
         cause=cause,
         error=clean(error),
         traceback=clean(traceback),
-        result=result,
-        ran=timedelta(seconds=time.monotonic() - job.started),
+        seconds=time.monotonic() - job.started if job.started else None,
     )
 
 

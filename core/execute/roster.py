@@ -8,14 +8,13 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 from uuid import UUID
 
 import structlog
 
 from ..job import JobState
-from ..postgres.store import Finish, Requeue
-from .execution import Verdict, interrupted, run
+from ..postgres.store import Completion, Finish, Requeue, Verdict
+from .execution import run
 from .handlers import Handlers
 from .running import Interrupt, RunningJob
 
@@ -60,7 +59,7 @@ class Roster:
         handlers: Handlers,
         concurrency: int,
         *,
-        settle: Callable[[Finish | Requeue], None],
+        settle: Callable[[Verdict], None],
         wake: Callable[[], None],
         counts: WorkerCounts,
     ) -> None:
@@ -70,12 +69,13 @@ class Roster:
         self._wake = wake
         self._counts = counts
         self._waiting: deque[RunningJob] = deque()
-        self._running: dict[UUID, tuple[RunningJob, asyncio.Task[Verdict]]] = {}
+        self._running: set[RunningJob] = set()
         self._held: Counter[str] = Counter()
         self._empty = asyncio.Event()
         self._empty.set()
+        self._loop = asyncio.get_running_loop()
         self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="handler")
-        self._ended = 0
+        self._ends = 0
         self._measured_at = time.monotonic()
         self._prefetch = 0
 
@@ -98,31 +98,31 @@ class Roster:
 
     def take(self, jobs: Sequence[RunningJob]) -> None:
         """Hold claimed jobs, and start what there are slots for."""
-        for job in jobs:
-            self._held[job.queue] += 1
-            self._counts.claimed[job.queue] += 1
+        for queue, count in Counter(job.queue for job in jobs).items():
+            self._held[queue] += count
+            self._counts.claimed[queue] += count
         self._waiting.extend(jobs)
         self._start()
 
     def running(self) -> dict[UUID, int]:
         """The ids and leases of the jobs whose handlers run."""
-        return {job_id: job.lease for job_id, (job, _) in self._running.items()}
+        return {job.id: job.lease for job in self._running}
 
     def holds(self) -> set[UUID]:
         """The ids of the jobs that wait for a slot or run."""
-        return {*self._running, *(job.id for job in self._waiting)}
+        return {job.id for job in (*self._running, *self._waiting)}
 
     def interrupt(self, job_id: UUID, lease: int, why: Interrupt) -> None:
         """Cancel a handler's task, if it still runs under this lease."""
-        job, task = self._running.get(job_id, (None, None))
-        if job is not None and task is not None and job.lease == lease:
-            job.interrupt(why)
-            task.cancel()
+        for job in self._running:
+            if job.id == job_id and job.lease == lease:
+                self._interrupt(job, why)
 
     def cancel(self, job_id: UUID) -> None:
         """Somebody asked for this job to stop: cancel its handler, or drop it before it starts."""
-        if job_id in self._running:
-            self.interrupt(job_id, self._running[job_id][0].lease, Interrupt.CANCEL_ASKED)
+        for job in self._running:
+            if job.id == job_id:
+                self._interrupt(job, Interrupt.CANCEL_ASKED)
         for job in [job for job in self._waiting if job.id == job_id]:
             self._waiting.remove(job)
             error = "cancelled before it started"
@@ -148,38 +148,34 @@ class Roster:
         forgotten: it belongs to somebody else."""
         if why is Interrupt.LEASE_LOST:
             self._waiting.clear()
-        tasks = [task for _, task in self._running.values()]
-        for job_id, lease in self.running().items():
-            self.interrupt(job_id, lease, why)
-        if tasks:
-            _, stubborn = await asyncio.wait(tasks, timeout=STOP_WITHIN)
+        running = {job.task: job for job in self._running if job.task is not None}
+        for job in running.values():
+            self._interrupt(job, why)
+        if running:
+            _, stubborn = await asyncio.wait(running, timeout=STOP_WITHIN)
             for task in stubborn:
-                log.error("handler does not stop; its outcome will be refused", task=task.get_name())
+                log.error("handler does not stop; its outcome will be refused", job=str(running[task].id))
 
     def close(self) -> None:
         """Cancel what still runs because the worker itself was cut, and let the threads go."""
         self._waiting.clear()
-        for job_id, lease in self.running().items():
-            self.interrupt(job_id, lease, Interrupt.WORKER_STOPS)
+        for job in self._running:
+            self._interrupt(job, Interrupt.WORKER_STOPS)
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _start(self) -> None:
         while self._waiting and len(self._running) < self._concurrency:
+            if not self._running:
+                self._empty.clear()
             job = self._waiting.popleft()
+            self._running.add(job)
             self._counts.running[job.queue] += 1
-            self._empty.clear()
-            task = asyncio.create_task(
-                run(job, self.handlers[job.queue], self._threads, self.handlers.retry_functions),
-                name=f"job {job.id}",
-            )
-            self._running[job.id] = (job, task)
-            task.add_done_callback(partial(self._ran, job))
+            route, functions = self.handlers[job.queue], self.handlers.retry_functions
+            job.task = self._loop.create_task(run(job, route, self._threads, functions, self._ended))
 
-    def _ran(self, job: RunningJob, task: asyncio.Task[Verdict]) -> None:
-        # A task that is cancelled before its first step never enters `run`.
-        verdict = interrupted(job) if task.cancelled() else task.result()
-        del self._running[job.id]
-        self._ended += 1
+    def _ended(self, job: RunningJob, verdict: Verdict | None) -> None:
+        self._running.remove(job)
+        self._ends += 1
         self._counts.running[job.queue] -= 1
         if job.started:
             self._counts.seconds[job.queue] += time.monotonic() - job.started
@@ -188,9 +184,18 @@ class Roster:
         if not self._running:
             self._empty.set()
 
-    def _release(self, job: RunningJob, verdict: Finish | Requeue | None) -> None:
+    @staticmethod
+    def _interrupt(job: RunningJob, why: Interrupt) -> None:
+        job.interrupt(why)
+        # A task that is cancelled before its first step never runs; this one then sees the word itself.
+        if job.started and job.task is not None:
+            job.task.cancel()
+
+    def _release(self, job: RunningJob, verdict: Verdict | None) -> None:
         self._held[job.queue] -= 1
         match verdict:
+            case Completion():
+                self._counts.ended[job.queue, "completed"] += 1
             case Finish():
                 self._counts.ended[job.queue, verdict.state] += 1
                 if verdict.state is JobState.DEAD:
@@ -211,9 +216,9 @@ class Roster:
         now = time.monotonic()
         passed = now - self._measured_at
         if passed >= PREFETCH_SECONDS:
-            ended_in_time = self._ended * PREFETCH_SECONDS / passed
+            ended_in_time = self._ends * PREFETCH_SECONDS / passed
             self._prefetch = int((self._prefetch + ended_in_time) / 2)
-            self._ended, self._measured_at = 0, now
+            self._ends, self._measured_at = 0, now
 
 
 def _tell(event: str, job: RunningJob, verdict: Finish | Requeue) -> None:

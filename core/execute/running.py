@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 import time
@@ -9,19 +10,22 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from enum import Enum, auto
+from json import JSONDecoder
 from typing import Any
 from uuid import UUID
 
 import structlog
 
 from ..errors import HammerworkError, LeaseLost, Misconfigured
-from ..job import JobState, Json
+from ..job import Json, Priority
 from ..postgres import store
 from ..postgres.database import Connection, Database, Record
-from ..postgres.store import Finish
+from ..postgres.store import Completion
 from ..retry import RetryStrategy, from_json
 
 log = structlog.get_logger(__name__)
+
+_SCANNER = JSONDecoder().scan_once  # type: ignore[attr-defined]
 
 
 class Interrupt(Enum):
@@ -40,38 +44,61 @@ class RunningJob:
     """
 
     __slots__ = (
-        "_database", "_stop", "_worker", "attempt", "correlation_id", "created_at", "headers", "id",
-        "interrupted_by", "lease", "max_attempts", "origin", "payload", "priority", "queue", "result",
-        "retry", "run_at", "settled", "started", "timeout", "traceparent", "tracestate",
+        "_database", "_row", "_stop", "_worker", "attempt", "headers", "id", "interrupted_by", "lease",
+        "origin", "payload", "queue", "result", "retry", "settled", "started", "task", "timeout",
+        "traceparent", "tracestate",
     )  # fmt: skip
 
     def __init__(self, row: Record, worker: UUID, database: Database) -> None:
+        self._row = row
+        self._worker = worker
+        self._database = database
         self.id: UUID = row["id"]
         self.queue: str = row["queue"]
-        payload = row["payload"]
-        self.payload: Json = None if payload is None else json.loads(payload)
-        self.priority = row["priority"]
         self.attempt: int = row["attempt"]
-        self.max_attempts: int = row["max_attempts"]
         self.lease: int = row["lease"]
-        self.run_at: datetime = row["run_at"]
-        self.created_at: datetime = row["created_at"]
         self.timeout: timedelta | None = row["timeout"]
-        self.correlation_id: str | None = row["correlation_id"]
-        context: Mapping[str, Any] = json.loads(row["context"]) if row["context"] else {}
-        self.headers: Mapping[str, Json] = context.get("headers", {})
-        self.traceparent: str | None = context.get("traceparent")
-        self.tracestate: str | None = context.get("tracestate")
-        self.origin: Mapping[str, Json] | None = json.loads(row["origin"]) if row["origin"] else None
-        self.retry: RetryStrategy | None = _stored_strategy(row)
+        payload, origin = row["payload"], row["origin"]
+        self.payload: Json = None if payload is None else _value(payload)
+        self.origin: Mapping[str, Json] | None = None if origin is None else _value(origin)
+        self.headers: Mapping[str, Json] = {}
+        self.traceparent: str | None = None
+        self.tracestate: str | None = None
+        if row["context"] is not None:
+            self._read_context(_value(row["context"]))
+        self.retry: RetryStrategy | None = None if row["retry"] is None else _stored_strategy(row)
         self.result: Json = None
         """What `transaction()` stores as the job's result; set it inside the block."""
         self.started = 0.0
-        self._worker = worker
-        self._database = database
         self.settled = False
         self.interrupted_by: Interrupt | None = None
+        self.task: asyncio.Task[None] | None = None
         self._stop: threading.Event | None = None
+
+    @property
+    def max_attempts(self) -> int:
+        return self._row["max_attempts"]  # type: ignore[no-any-return]
+
+    @property
+    def priority(self) -> Priority:
+        return Priority(self._row["priority"])
+
+    @property
+    def run_at(self) -> datetime:
+        return self._row["run_at"]  # type: ignore[no-any-return]
+
+    @property
+    def created_at(self) -> datetime:
+        return self._row["created_at"]  # type: ignore[no-any-return]
+
+    @property
+    def correlation_id(self) -> str | None:
+        return self._row["correlation_id"]  # type: ignore[no-any-return]
+
+    def _read_context(self, context: Mapping[str, Any]) -> None:
+        self.headers = context.get("headers", {})
+        self.traceparent = context.get("traceparent")
+        self.tracestate = context.get("tracestate")
 
     def __repr__(self) -> str:
         return f"RunningJob({self.id}, queue={self.queue!r}, attempt={self.attempt}/{self.max_attempts})"
@@ -113,15 +140,8 @@ class RunningJob:
 
     async def _complete(self, connection: Connection) -> None:
         result = None if self.result is None else store.encode(self.result, "the result")
-        finish = Finish(
-            id=self.id,
-            lease=self.lease,
-            state=JobState.COMPLETED,
-            dead_letter_id=self.id,
-            result=result,
-            ran=timedelta(seconds=time.monotonic() - self.started),
-        )
-        if not await store.finish(connection, self._worker, [finish]):
+        completion = Completion(self.id, self.lease, time.monotonic() - self.started, result)
+        if not await store.complete(connection, self._worker, [completion]):
             raise LeaseLost(f"job {self.id} is not ours any more; nothing was written")
 
     def enter_thread(self) -> None:
@@ -135,9 +155,14 @@ class RunningJob:
             self._stop.set()
 
 
+def _value(text: str) -> Any:
+    """The value of JSON text as jsonb prints it: no white space around it to look for."""
+    return _SCANNER(text, 0)[0]
+
+
 def _stored_strategy(row: Record) -> RetryStrategy | None:
     try:
-        return from_json(json.loads(row["retry"])) if row["retry"] else None
+        return from_json(json.loads(row["retry"]))
     except (Misconfigured, ValueError) as error:
         # A newer version may know more strategies than this one.
         log.warning("the worker's retry strategy instead of the job's", job=str(row["id"]), error=str(error))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
 from uuid import UUID
 
 import asyncpg
@@ -15,13 +16,16 @@ from ..identity import new_id, slot_of
 from ..job import JobState
 from ..postgres import store
 from ..postgres.database import Connection, Database, describe, mapped_errors, statement
-from ..postgres.store import Finish, Requeue
+from ..postgres.store import Completion, Fetcher, Finish, Requeue, Verdict
 
 log = structlog.get_logger(__name__)
 
 LARGEST_FLUSH = 1000
 LINGER = 0.002
 """Seconds that a small batch waits for company (performance.md: 2 to 5 ms)."""
+
+Ended = TypeVar("Ended", Completion, Finish)
+Write = Callable[[Fetcher, UUID, Sequence[Ended]], Awaitable[set[UUID]]]
 
 
 class Settler:
@@ -34,9 +38,10 @@ class Settler:
         self._database = database
         self._worker = worker
         self._on_stale = on_stale
+        self._completions: list[Completion] = []
         self._finishes: list[Finish] = []
         self._requeues: list[Requeue] = []
-        self._flushing: list[Finish | Requeue] = []
+        self._flushing: Sequence[Verdict] = ()
         self._work = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -46,20 +51,24 @@ class Settler:
     @property
     def pending(self) -> int:
         """Verdicts that are not written yet."""
-        return len(self._finishes) + len(self._requeues)
+        return len(self._completions) + len(self._finishes) + len(self._requeues)
 
-    def add(self, verdict: Finish | Requeue) -> None:
+    def add(self, verdict: Verdict) -> None:
         match verdict:
+            case Completion():
+                self._completions.append(verdict)
             case Finish():
                 self._finishes.append(verdict)
             case Requeue():
                 self._requeues.append(verdict)
-        self._work.set()
-        self._idle.clear()
+        if not self._work.is_set():
+            self._work.set()
+            self._idle.clear()
 
     def holds(self) -> set[UUID]:
         """The ids of the jobs whose verdicts are not known to be written."""
-        return {verdict.id for verdict in (*self._finishes, *self._requeues, *self._flushing)}
+        pending = (*self._completions, *self._finishes, *self._requeues, *self._flushing)
+        return {verdict.id for verdict in pending}
 
     async def drain(self) -> None:
         """Wait until everything that was added is written."""
@@ -71,21 +80,22 @@ class Settler:
             await self._work.wait()
             if self.pending < LARGEST_FLUSH // 4:
                 await asyncio.sleep(LINGER)
-            self._work.clear()
-            finishes, self._finishes = self._finishes[:LARGEST_FLUSH], self._finishes[LARGEST_FLUSH:]
-            requeues, self._requeues = self._requeues[:LARGEST_FLUSH], self._requeues[LARGEST_FLUSH:]
-            self._flushing = [*finishes, *requeues]
+            completions, self._completions = _split(self._completions)
+            finishes, self._finishes = _split(self._finishes)
+            requeues, self._requeues = _split(self._requeues)
+            self._flushing = (*completions, *finishes, *requeues)
+            if completions:
+                await self._end(completions, store.complete)
             if finishes:
-                await self._finish(finishes)
+                await self._end(finishes, store.finish)
             if requeues:
                 await self._requeue(requeues)
-            self._flushing = []
-            if self.pending:
-                self._work.set()
-            else:
+            self._flushing = ()
+            if not self.pending:
+                self._work.clear()
                 self._idle.set()
 
-    async def _finish(self, batch: Sequence[Finish], *, last: bool = False) -> None:
+    async def _end(self, batch: Sequence[Ended], write: Write[Ended], *, last: bool = False) -> None:
         """Write one batch, whatever it takes; a row that Postgres refuses is isolated by halving and ends
         as a dead letter. `last`: this is that dead letter."""
         backoff, unsure = Backoff(longest=2.0), False
@@ -93,10 +103,10 @@ class Settler:
             try:
                 async with self._database.acquire() as connection:
                     with mapped_errors(self._database.where, sent=True):
-                        done = await store.finish(connection, self._worker, batch)
-                        missing = {finish.id for finish in batch} - done
+                        done = await write(connection, self._worker, batch)
+                        missing = set() if len(done) == len(batch) else {end.id for end in batch} - done
                         if missing and unsure:
-                            missing -= await self._finished_before(connection, batch)
+                            missing -= await self._ended_before(connection, batch)
                 self.settled += len(batch) - len(missing)
                 self._report(missing)
                 return
@@ -110,21 +120,21 @@ class Settler:
                     await self._give_up(batch[0], error)
                 else:
                     middle = len(batch) // 2
-                    await self._finish(batch[:middle])
-                    await self._finish(batch[middle:])
+                    await self._end(batch[:middle], write)
+                    await self._end(batch[middle:], write)
                 return
 
-    async def _give_up(self, refused: Finish | Requeue, error: asyncpg.PostgresError) -> None:
+    async def _give_up(self, refused: Verdict, error: asyncpg.PostgresError) -> None:
         log.error("a job's outcome was refused by Postgres", job=str(refused.id), error=describe(error))
         reason = f"its outcome could not be stored: {describe(error)}"
         dead = Finish(
             id=refused.id, lease=refused.lease, state=JobState.DEAD, cause="failed", error=reason,
             dead_letter_id=new_id(slot_of(refused.id)),
         )  # fmt: skip
-        await self._finish([dead], last=True)
+        await self._end([dead], store.finish, last=True)
 
     async def _requeue(self, batch: Sequence[Requeue]) -> None:
-        """As `_finish`, for jobs that go back to their queues."""
+        """As `_end`, for jobs that go back to their queues."""
         backoff, unsure = Backoff(longest=2.0), False
         while True:
             try:
@@ -155,9 +165,9 @@ class Settler:
         if not unsure:
             self._report(missing - {row["id"] for row in held})
 
-    async def _finished_before(self, connection: Connection, batch: Sequence[Finish]) -> set[UUID]:
+    async def _ended_before(self, connection: Connection, batch: Sequence[Completion | Finish]) -> set[UUID]:
         rows = await connection.fetch(
-            statement("finished_by"), self._worker, [f.id for f in batch], [f.lease for f in batch]
+            statement("finished_by"), self._worker, [end.id for end in batch], [end.lease for end in batch]
         )
         return {row["id"] for row in rows}
 
@@ -165,6 +175,11 @@ class Settler:
         if missing:
             self.stale += len(missing)
             self._on_stale(missing)
+
+
+def _split(verdicts: list[Any]) -> tuple[list[Any], list[Any]]:
+    """What goes into this flush, and what is left for the next."""
+    return verdicts[:LARGEST_FLUSH], verdicts[LARGEST_FLUSH:]
 
 
 async def _pause(backoff: Backoff, what: str, jobs: int, error: HammerworkError) -> None:

@@ -20,9 +20,10 @@ from ..postgres.store import Requeue
 from ..queue import Queue
 from ..upkeep import Upkeep
 from .execution import unreadable
+from .floors import Floors
 from .handlers import Handler, Handlers
 from .lease import BEATS_A_LEASE, Lease
-from .roster import LARGEST_CLAIM, Roster, WorkerCounts
+from .roster import LARGEST_CLAIM, Roster, Wanted, WorkerCounts
 from .running import Interrupt, RunningJob
 from .settle import Settler
 
@@ -158,6 +159,7 @@ class _Life:
         self._roster = Roster(
             worker.handlers, worker.concurrency, settle=self._settler.add, wake=self._wake.set, counts=counts
         )
+        self._floors = Floors()
         self._is_lost = False
         self._strays_due: list[float] = []
         """When to look for jobs that we claimed without hearing of it (monotonic seconds)."""
@@ -226,19 +228,14 @@ class _Life:
         """Claim for the free slots, again and again while whole claims come back."""
         if self._strays_due and time.monotonic() >= self._strays_due[0]:
             await self._release_strays()
+        rested = True
         while self._lease.trusted and self._settler.pending < UNSETTLED_LIMIT:
             wanted = self._roster.wanted(self._dry)
             if wanted is None:
                 return
             self._hinted.clear()
             try:
-                rows = await self._database.fetch(
-                    "claim",
-                    list(wanted.limits),
-                    list(wanted.limits.values()),
-                    wanted.total,
-                    self._lease.worker,
-                )
+                rows = await self._fetch(wanted, rested)
             except Unavailable as error:
                 log.warning("claim failed", error=str(error))
                 if isinstance(error, CommitUnknown):
@@ -251,7 +248,15 @@ class _Life:
                 drained = {queue for queue, limit in wanted.limits.items() if found[queue] < limit}
                 self._dry |= drained - self._hinted
             self._roster.take(self._readable(rows))
+            rested = False
             await asyncio.sleep(0)
+
+    async def _fetch(self, wanted: Wanted, rested: bool) -> list[Record]:
+        whole, started = self._floors.whole_look_due(rested=rested), time.monotonic()
+        columns = self._floors.columns(wanted.limits, whole=whole)
+        rows = await self._database.fetch("claim", *columns, wanted.total, self._lease.worker)
+        self._floors.claimed(rows, whole=whole, seconds=time.monotonic() - started)
+        return rows
 
     async def _release_strays(self) -> None:
         """Hand back what a claim took whose answer was cut. Never beside a claim, whose jobs would look

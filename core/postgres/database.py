@@ -287,6 +287,12 @@ def describe(error: BaseException | None) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
 
 
-def columns(rows: Sequence[Sequence[Any]], width: int) -> list[list[Any]]:
-    """Rows as `width` parallel lists, the shape in which unnest() takes them."""
-    return [list(column) for column in zip(*rows, strict=True)] if rows else [[] for _ in range(width)]
+def columns(rows: Sequence[Sequence[Any]], width: int) -> list[list[Any] | None]:
+    """Rows as `width` parallel lists, the shape in which unnest() takes them.
+
+    A column of nothing but None is None: unnest() fills it up with nulls, and the driver is spared a look
+    at every element (a third of a microsecond each).
+    """
+    if not rows:
+        return [[] for _ in range(width)]
+    return [None if column.count(None) == len(rows) else list(column) for column in zip(*rows, strict=True)]

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
 from ..errors import Misconfigured
@@ -29,9 +29,21 @@ class Fetcher(Protocol):
     async def fetch(self, query: str, /, *arguments: object) -> Sequence[Row]: ...
 
 
+class Completion(NamedTuple):
+    """A running job's success, the commonest verdict: a tuple, because it is made once a job."""
+
+    id: UUID
+    lease: int
+    seconds: float
+    """How long the handler ran."""
+    result: str | None
+    """JSON text."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finish:
-    """A running job's end. `cause` is what went wrong with the attempt (failed, timed_out, lost), or None."""
+    """A running job's other end, cancelled or dead. `cause` is what went wrong with the attempt (failed,
+    timed_out, lost), or None."""
 
     id: UUID
     lease: int
@@ -40,9 +52,7 @@ class Finish:
     cause: str | None = None
     error: str | None = None
     traceback: str | None = None
-    result: str | None = None
-    """JSON text."""
-    ran: timedelta | None = None
+    seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +66,10 @@ class Requeue:
     cause: str | None = None
     error: str | None = None
     traceback: str | None = None
+
+
+Verdict = Completion | Finish | Requeue
+"""What a worker writes about a running job."""
 
 
 def encode(value: Json, what: str) -> str:
@@ -144,13 +158,19 @@ async def not_stored(connection: Fetcher, rows: Sequence[tuple[object, ...]]) ->
     return [row for row in rows if row[0] not in stored]
 
 
+async def complete(connection: Fetcher, worker: UUID, jobs: Sequence[Completion]) -> set[UUID]:
+    """Settle running jobs that succeeded; the ids that were this worker's to settle."""
+    done = await connection.fetch(statement("complete"), worker, *columns(jobs, 4))
+    return {row["id"] for row in done}
+
+
 async def finish(connection: Fetcher, worker: UUID, jobs: Sequence[Finish]) -> set[UUID]:
-    """Settle running jobs for good; the ids that were this worker's to settle."""
+    """Settle running jobs that did not succeed; the ids that were this worker's to settle."""
     rows = [
-        (f.id, f.lease, str(f.state), f.cause, f.error, f.traceback, f.result, f.ran, f.dead_letter_id)
+        (f.id, f.lease, str(f.state), f.cause, f.error, f.traceback, f.seconds, f.dead_letter_id)
         for f in jobs
     ]
-    done = await connection.fetch(statement("finish"), worker, *columns(rows, 9))
+    done = await connection.fetch(statement("finish"), worker, *columns(rows, 8))
     return {row["id"] for row in done}
 
 

@@ -1,34 +1,28 @@
--- $1 worker uuid; a row a job: $2 ids uuid[], $3 leases bigint[], $4 states text[] (completed, cancelled,
--- dead), $5 causes text[] (failed, timed_out, lost or null), $6 errors text[], $7 tracebacks text[],
--- $8 results text[] (JSON), $9 rans interval[], $10 dead letter ids uuid[] (used where the state is dead)
--- Returns the ids that were ours to finish; any other id is held by somebody else by now.
--- The fence stands in a CASE because the planner would take it for rare, expect no row, and read the whole
--- table once a job instead of the primary key (seen: 20 times slower).
+-- $1 worker uuid; a row a job: $2 ids uuid[], $3 leases bigint[], $4 states text[] (cancelled, dead),
+-- $5 causes text[] (failed, timed_out, lost or null), $6 errors text[], $7 tracebacks text[],
+-- $8 seconds float8[] (how long the handler ran), $9 dead letter ids uuid[] (used where the state is dead)
+-- Ends running jobs that did not succeed. Returns the ids that were ours to finish; any other id is held by
+-- somebody else by now. (The sub-selects and the CASE: as in complete.sql.)
 with verdict as (
-    select * from unnest($2::uuid[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[],
-                         $8::text[], $9::interval[], $10::uuid[])
-        as v (id, lease, final, cause, error, traceback, result, ran, dead_letter_id)
+    select * from unnest((select $2::uuid[]), (select $3::bigint[]), (select $4::text[]), (select $5::text[]),
+                         (select $6::text[]), (select $7::text[]), (select $8::float8[]), (select $9::uuid[]))
+        as v (id, lease, final, cause, error, traceback, seconds, dead_letter_id)
 ), gone as (
     delete from hammerwork.jobs as job
     using verdict
     where job.id = verdict.id
       and case when job.state = 'running' then job.lease = verdict.lease and job.claimed_by = $1 end
-    returning job.*, verdict.final, verdict.cause, verdict.error as why, verdict.traceback, verdict.result,
-              verdict.ran, verdict.dead_letter_id
+    returning job.*, verdict.final, verdict.cause, verdict.error as why, verdict.traceback, verdict.seconds,
+              verdict.dead_letter_id
 ), kept as (
     insert into hammerwork.history
         (id, queue, state, priority, run_at, attempt, max_attempts, lease, sequence, claimed_by, claimed_at,
-         created_at, ran, has_result, timeout, result_ttl, correlation_id, error, retry, context, origin,
-         payload)
+         created_at, ran, timeout, result_ttl, correlation_id, error, retry, context, origin, payload)
     select id, queue, final, priority, run_at, attempt, max_attempts, lease,
            sequence + case when cause is null then 1 else 2 end, claimed_by, claimed_at,
-           created_at, ran, result is not null, timeout, result_ttl, correlation_id, why, retry, context,
+           created_at, make_interval(secs => seconds), timeout, result_ttl, correlation_id, why, retry, context,
            origin, payload
     from gone
-), answered as (
-    insert into hammerwork.results (job_id, value, expires_at)
-    select id, result::jsonb, now() + result_ttl from gone where result is not null
-    on conflict (job_id) do update set value = excluded.value, expires_at = excluded.expires_at
 ), tried as (
     insert into hammerwork.attempts (job_id, attempt, lease, worker, started_at, cause, error, traceback)
     select id, attempt, lease, claimed_by, claimed_at, cause, why, traceback from gone where cause is not null
@@ -43,12 +37,13 @@ with verdict as (
     insert into hammerwork.events (job_id, sequence, type, queue, data)
     select id, sequence + change.step, change.type, queue,
            jsonb_build_object('attempt', attempt, 'correlation_id', correlation_id, 'error', why,
-                              'ran_ms', round(extract(epoch from ran) * 1000, 3))
+                              'ran_ms', round((seconds * 1000)::numeric, 3))
     from gone
     cross join lateral (values
         (1, case cause when 'timed_out' then 'job.timed_out' else 'job.failed' end, cause is not null),
         (case when cause is null then 1 else 2 end, 'job.' || final, true)
     ) as change (step, type, happened)
-    where change.happened and queue not like 'sink.%' and hammerwork.event_wanted(change.type)
+    where change.happened and queue not like 'sink.%'
+      and change.type in (select unnest(types) from hammerwork.sinks)
 )
 select id from gone

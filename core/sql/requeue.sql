@@ -3,10 +3,10 @@
 -- $8 delays interval[]
 -- Gives running jobs back to their queue. Snoozed and released burn no attempt; the lease stays, so a
 -- lower attempt number weakens no fence. A job whose cancellation was asked for is left: finish it.
--- Returns the ids that were ours to give back. (The CASE: as in finish.sql.)
+-- Returns the ids that were ours to give back. (The sub-selects and the CASE: as in complete.sql.)
 with verdict as (
-    select * from unnest($2::uuid[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[],
-                         $8::interval[])
+    select * from unnest((select $2::uuid[]), (select $3::bigint[]), (select $4::text[]), (select $5::text[]),
+                         (select $6::text[]), (select $7::text[]), (select $8::interval[]))
         as v (id, lease, kind, cause, error, traceback, delay)
 ), ours as (
     select job.id, job.attempt, job.claimed_at, verdict.kind, verdict.cause, verdict.error,
@@ -42,6 +42,7 @@ with verdict as (
         (1, case cause when 'timed_out' then 'job.timed_out' else 'job.failed' end, cause is not null),
         (0, 'job.' || kind, kind <> 'released')
     ) as change (before, type, happened)
-    where change.happened and queue not like 'sink.%' and hammerwork.event_wanted(change.type)
+    where change.happened and queue not like 'sink.%'
+      and change.type in (select unnest(types) from hammerwork.sinks)
 )
 select id, queue, kind from back

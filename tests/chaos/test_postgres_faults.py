@@ -22,6 +22,7 @@ from hammerwork.core.postgres.database import Database
 from hammerwork.core.queue import Queue
 from hammerwork.core.upkeep import Upkeep
 
+from ..claiming import claim
 from ..services.postgres import PostgresService
 from ..services.proxy import FaultProxy
 from .ledger import Ledger, until
@@ -358,7 +359,7 @@ async def test_a_job_whose_worker_was_given_up_during_its_claim_is_found(
     await queue.database.fetch("register_worker", ghost, "nowhere", 0, ["work"], 1, LEASE)
     await queue.enqueue_many(work(["j0"]))
     ledger.acknowledged = {"j0"}
-    await queue.database.fetch("claim", ["work"], [1], 1, ghost)
+    await claim(queue.database, "work", ghost)
     await ledger.fetch("delete from hammerwork.workers")
 
     await Upkeep(queue.database).tidy()

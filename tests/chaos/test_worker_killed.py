@@ -18,6 +18,7 @@ from hammerwork.core.postgres.database import Database
 from hammerwork.core.queue import Queue
 from hammerwork.core.upkeep import Upkeep
 
+from ..claiming import claim
 from .conftest import Spawn
 from .ledger import Ledger, until
 from .processes import Child
@@ -201,7 +202,7 @@ async def test_a_handler_that_ends_before_it_hears_of_its_rescue_changes_nothing
         await ledger.fetch("update hammerwork.workers set heartbeat_at = now() - interval '1 minute'")
         await ledger.fetch("update hammerwork.workers set lease = interval '0.01 s'")
         assert await Upkeep(queue.database).rescue() == 1
-        (row,) = await queue.database.fetch("claim", ["work"], [1], 1, await _register(queue))
+        (row,) = await claim(queue.database, "work", await _register(queue))
         assert (row["attempt"], row["lease"]) == (2, 2)
         go_on.set()
         await until(lambda: _gave_up(stale), 10, "the first attempt has ended")

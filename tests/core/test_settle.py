@@ -18,9 +18,10 @@ from hammerwork.core.identity import new_id
 from hammerwork.core.job import Job, JobState
 from hammerwork.core.postgres import store
 from hammerwork.core.postgres.database import Database
-from hammerwork.core.postgres.store import Finish, Requeue
+from hammerwork.core.postgres.store import Completion, Finish, Requeue, Verdict
 from hammerwork.core.queue import Queue
 
+from ..claiming import claim
 from .running import both_servers, running
 
 
@@ -32,11 +33,15 @@ async def claimed(database: Database, worker: UUID, count: int = 1) -> list[Any]
             " values ($1, 'test', 1, '{orders}', 1, '1 hour', 'running') on conflict do nothing",
             worker,
         )
-    return await database.fetch("claim", ["orders"], [count], count, worker)
+    return await claim(database, "orders", worker, count)
 
 
-def completed(row: Any, **changes: Any) -> Finish:
-    finish = Finish(id=row["id"], lease=row["lease"], state=JobState.COMPLETED, dead_letter_id=row["id"])
+def completed(row: Any, **changes: Any) -> Completion:
+    return Completion(row["id"], row["lease"], 0.01, None)._replace(**changes)
+
+
+def died(row: Any, **changes: Any) -> Finish:
+    finish = Finish(id=row["id"], lease=row["lease"], state=JobState.DEAD, dead_letter_id=new_id())
     return replace(finish, **changes)
 
 
@@ -44,11 +49,18 @@ def released(row: Any, **changes: Any) -> Requeue:
     return replace(Requeue(id=row["id"], lease=row["lease"], kind="released"), **changes)
 
 
-async def settle(database: Database, worker: UUID, verdict: Finish | Requeue) -> set[UUID]:
+async def settle(database: Database, worker: UUID, verdict: Verdict) -> set[UUID]:
     async with database.acquire() as connection:
-        if isinstance(verdict, Finish):
-            return await store.finish(connection, worker, [verdict])
-        return {row["id"] for row in await store.requeue(connection, worker, [verdict])}
+        match verdict:
+            case Completion():
+                return await store.complete(connection, worker, [verdict])
+            case Finish():
+                return await store.finish(connection, worker, [verdict])
+            case Requeue():
+                return {row["id"] for row in await store.requeue(connection, worker, [verdict])}
+
+
+VERDICTS: dict[str, Callable[..., Verdict]] = {"complete": completed, "finish": died, "requeue": released}
 
 
 # --- the fence ------------------------------------------------------------------------------------
@@ -61,7 +73,7 @@ STALE: dict[str, Callable[[Any, UUID], tuple[int, UUID]]] = {
 
 
 @both_servers
-@pytest.mark.parametrize("how", ["finish", "requeue"])
+@pytest.mark.parametrize("how", VERDICTS)
 @pytest.mark.parametrize("token", STALE)
 async def test_a_settle_with_a_token_that_is_not_of_this_claim_changes_nothing(
     queue: Queue, token: str, how: str
@@ -71,8 +83,7 @@ async def test_a_settle_with_a_token_that_is_not_of_this_claim_changes_nothing(
     await queue.enqueue(job)
     (row,) = await claimed(queue.database, worker)
     lease, owner = STALE[token](row, worker)
-    verdict = completed(row, lease=lease) if how == "finish" else released(row, lease=lease)
-    assert await settle(queue.database, owner, verdict) == set()
+    assert await settle(queue.database, owner, VERDICTS[how](row, lease=lease)) == set()
     stored = await queue.get(job.id)
     assert (stored.state, stored.lease, stored.claimed_by) == (JobState.RUNNING, row["lease"], worker)
     assert await settle(queue.database, worker, completed(row)) == {job.id}
@@ -89,7 +100,7 @@ async def test_after_a_rescue_the_first_worker_can_settle_nothing_and_the_second
     assert await settle(queue.database, first, released(row)) == {job.id}
     (again,) = await claimed(queue.database, second)
     assert again["lease"] == row["lease"] + 1
-    for stale in (completed(row, result='"stale"'), released(row)):
+    for stale in (completed(row, result='"stale"'), died(row), released(row)):
         assert await settle(queue.database, first, stale) == set()
     assert await settle(queue.database, second, completed(again, result='"fresh"')) == {job.id}
     assert await queue.result(job.id) == "fresh"
@@ -100,8 +111,7 @@ async def test_a_retry_of_a_finished_job_does_not_let_its_old_claim_settle_it(qu
     job = Job("orders")
     await queue.enqueue(job)
     (row,) = await claimed(queue.database, worker)
-    dead = completed(row, state=JobState.DEAD, dead_letter_id=new_id())
-    assert await settle(queue.database, worker, dead) == {job.id}
+    assert await settle(queue.database, worker, died(row)) == {job.id}
     await queue.retry(job.id)
     await claimed(queue.database, worker)  # the very same worker takes it again
     assert await settle(queue.database, worker, completed(row)) == set()
@@ -128,7 +138,7 @@ async def test_two_workers_that_claim_at_once_get_different_jobs(queue: Queue) -
 
 async def test_a_worker_that_is_not_registered_claims_nothing(queue: Queue) -> None:
     await queue.enqueue(Job("orders"))
-    assert await queue.database.fetch("claim", ["orders"], [1], 1, uuid4()) == []
+    assert await claim(queue.database, "orders", uuid4()) == []
 
 
 # --- the settler ----------------------------------------------------------------------------------
@@ -142,7 +152,7 @@ class Settling:
         self.stale: set[UUID] = set()
         self.settler = Settler(database, self.worker, on_stale=self.stale.update)
 
-    async def settled(self, *verdicts: Finish | Requeue) -> None:
+    async def settled(self, *verdicts: Verdict) -> None:
         for verdict in verdicts:
             self.settler.add(verdict)
         await asyncio.wait_for(self.settler.drain(), 10)
@@ -162,7 +172,7 @@ async def test_a_mixed_batch_is_settled_and_the_stale_are_told(queue: Queue, set
     stale = completed(rows[5], lease=99)
     await settling.settled(
         completed(rows[0], result='{"a": 1}'),
-        completed(rows[1], state=JobState.DEAD, cause="failed", error="no", dead_letter_id=new_id()),
+        died(rows[1], cause="failed", error="no"),
         released(rows[2]),
         released(rows[3], kind="snoozed", delay=timedelta(hours=1)),
         released(rows[4], kind="retried", delay=timedelta(hours=1), cause="failed", error="no"),
@@ -177,24 +187,27 @@ async def test_a_mixed_batch_is_settled_and_the_stale_are_told(queue: Queue, set
 
 
 @pytest.mark.parametrize(
-    "poison",
+    ("ended", "poison"),
     [
-        {"result": "not JSON"},
-        {"error": "a\0b"},
-        {"error": "\ud800"},
-        {"error": 7},
-        {"ran": "soon"},
-        {"state": "gone"},
+        (completed, {"result": "not JSON"}),
+        (completed, {"seconds": "soon"}),
+        (died, {"error": "a\0b"}),
+        (died, {"error": "\ud800"}),
+        (died, {"error": 7}),
+        (died, {"seconds": "soon"}),
+        (died, {"state": "gone"}),
     ],
 )
 async def test_an_outcome_that_postgres_refuses_ends_as_a_dead_letter_and_spoils_no_other(
-    queue: Queue, settling: Settling, poison: dict[str, Any]
+    queue: Queue, settling: Settling, ended: Callable[..., Completion | Finish], poison: dict[str, Any]
 ) -> None:
     await queue.enqueue_many([Job("orders", n) for n in range(9)])
     rows = await claimed(queue.database, settling.worker, 9)
-    await settling.settled(*(completed(row, **(poison if n == 4 else {})) for n, row in enumerate(rows)))
+    good = {"state": JobState.CANCELLED} if ended is died else {}
+    await settling.settled(*(ended(row, **(poison if n == 4 else good)) for n, row in enumerate(rows)))
     states = [(await queue.get(row["id"])).state for row in rows]
-    assert states == ["completed"] * 4 + ["dead"] + ["completed"] * 4
+    usual = "cancelled" if ended is died else "completed"
+    assert states == [usual] * 4 + ["dead"] + [usual] * 4
     (letter,) = await operate.dead_letters(queue.database)
     assert (letter.job_id, letter.reason) == (rows[4]["id"], "failed")
     assert "could not be stored" in letter.detail

@@ -20,6 +20,7 @@ from hammerwork.core.queue import Queue
 from hammerwork.core.retry import Fixed
 from hammerwork.core.upkeep import Retention, Upkeep
 
+from ..claiming import claim
 from .running import both_servers, running, until, worker_of
 
 REGISTER = """
@@ -35,8 +36,8 @@ async def worker_that_beat(connection: asyncpg.Connection, ago: timedelta) -> UU
     return worker
 
 
-async def claim(queue: Queue, worker: UUID, count: int = 1) -> list[Any]:
-    return await queue.database.fetch("claim", ["orders"], [count], count, worker)
+async def claimed_by(queue: Queue, worker: UUID, count: int = 1) -> list[Any]:
+    return await claim(queue.database, "orders", worker, count)
 
 
 # --- promotion ------------------------------------------------------------------------------------
@@ -120,7 +121,7 @@ async def test_the_jobs_of_a_lost_worker_go_back_and_the_attempt_counts(
     jobs = [Job("orders", n) for n in range(3)]
     await queue.enqueue_many(jobs)
     worker = await worker_that_beat(connection, timedelta(hours=1))
-    rows = await claim(queue, worker, 2)
+    rows = await claimed_by(queue, worker, 2)
     assert await Upkeep(queue.database).rescue() == 2
     for row in rows:
         stored = await queue.get(row["id"])
@@ -139,7 +140,7 @@ async def test_a_worker_whose_lease_is_not_over_keeps_its_jobs(
 ) -> None:
     await queue.enqueue(Job("orders"))
     # Its beat lies ahead, because a server that has just started gives everybody a lease's time anyway.
-    await claim(queue, await worker_that_beat(connection, timedelta(minutes=-1)))
+    await claimed_by(queue, await worker_that_beat(connection, timedelta(minutes=-1)))
     assert await Upkeep(queue.database).rescue() == 0
     assert len(await queue.jobs(state=JobState.RUNNING)) == 1
 
@@ -150,7 +151,7 @@ async def test_a_job_that_was_lost_with_its_last_attempt_is_dead(
 ) -> None:
     job = Job("orders", {"n": 1}, max_attempts=1)
     await queue.enqueue(job)
-    await claim(queue, await worker_that_beat(connection, timedelta(hours=1)))
+    await claimed_by(queue, await worker_that_beat(connection, timedelta(hours=1)))
     assert await Upkeep(queue.database).rescue() == 1
     stored = await queue.get(job.id)
     assert (stored.state, stored.attempt) == (JobState.DEAD, 1)
@@ -165,7 +166,7 @@ async def test_a_job_that_was_to_be_cancelled_is_cancelled_by_the_rescue(
 ) -> None:
     job = Job("orders", max_attempts=1)
     await queue.enqueue(job)
-    await claim(queue, await worker_that_beat(connection, timedelta(hours=1)))
+    await claimed_by(queue, await worker_that_beat(connection, timedelta(hours=1)))
     assert await queue.cancel(job.id, "not wanted") is JobState.RUNNING
     assert await Upkeep(queue.database).rescue() == 1
     stored = await queue.get(job.id)
@@ -178,7 +179,7 @@ async def test_a_worker_with_very_many_jobs_is_rescued_in_portions(
 ) -> None:
     monkeypatch.setattr(upkeep, "RESCUE_AT_ONCE", 4)
     await queue.enqueue_many([Job("orders", n) for n in range(10)])
-    await claim(queue, await worker_that_beat(connection, timedelta(hours=1)), 10)
+    await claimed_by(queue, await worker_that_beat(connection, timedelta(hours=1)), 10)
     assert [await Upkeep(queue.database).rescue() for _ in range(4)] == [4, 4, 2, 0]
     assert len(await queue.jobs(state=JobState.AVAILABLE)) == 10
 
@@ -188,7 +189,7 @@ async def test_of_two_rescues_at_once_each_job_is_given_back_once(
 ) -> None:
     await queue.enqueue_many([Job("orders", n) for n in range(50)])
     for _ in range(5):
-        await claim(queue, await worker_that_beat(connection, timedelta(hours=1)), 10)
+        await claimed_by(queue, await worker_that_beat(connection, timedelta(hours=1)), 10)
     await asyncio.gather(*(Upkeep(queue.database).rescue() for _ in range(4)))
     assert await Upkeep(queue.database).rescue() == 0
     assert await connection.fetchval("select count(*) from hammerwork.attempts") == 50
@@ -198,7 +199,7 @@ async def test_of_two_rescues_at_once_each_job_is_given_back_once(
 async def test_jobs_without_any_worker_are_found(queue: Queue, connection: asyncpg.Connection) -> None:
     job = Job("orders")
     await queue.enqueue(job)
-    await claim(queue, await worker_that_beat(connection, timedelta(0)))
+    await claimed_by(queue, await worker_that_beat(connection, timedelta(0)))
     await connection.execute("delete from hammerwork.workers")
     assert await Upkeep(queue.database).rescue_ownerless() == 1
     assert (await queue.get(job.id)).state is JobState.AVAILABLE
@@ -209,7 +210,7 @@ async def test_a_worker_that_still_holds_jobs_does_not_leave_the_list(
 ) -> None:
     await queue.enqueue(Job("orders"))
     worker = await worker_that_beat(connection, timedelta(0))
-    await claim(queue, worker)
+    await claimed_by(queue, worker)
     await queue.database.fetch("unregister_worker", worker)
     assert [known.id for known in await operate.workers(queue.database)] == [worker]
 

@@ -7,12 +7,14 @@ from hashlib import blake2b
 from random import getrandbits
 from uuid import UUID
 
+from asyncpg.pgproto.pgproto import UUID as DriverUUID
+
 SLOTS = 1024
 """Fixed for ever: a job's slot routes `get`, `result` and `cancel` without a look-up once there is
 more than one partition, and it cannot be added to ids that already exist."""
 
-_FREE_BITS = ~(0xF << 76 | 0x3 << 62)
 _VERSION_7 = 0x7 << 76 | 0x2 << 62
+_RANDOM_BITS = 62
 
 
 def slot_of(job_id: UUID) -> int:
@@ -30,12 +32,16 @@ def slot_for(*parts: str) -> int:
 
 
 def new_id(slot: int | None = None) -> UUID:
-    """A UUIDv7 (RFC 9562 §5.7: 48 bits of milliseconds, then random) whose low 10 bits are `slot`.
+    """A UUIDv7 (RFC 9562 §5.7) whose low 10 bits are `slot`, a random one without it.
 
-    From Python's own generator, which is seeded by the system and again in every forked child: ids need
-    to be unique, not secret, and this is made once a job.
+    The 12 bits after the milliseconds hold their fraction (§6.2, method 3: a quarter of a microsecond), so
+    that ids made one after the other in a process sort in that order, which a batch of jobs stored at one
+    moment relies on. The rest is from Python's own generator, which is seeded by the system and again in
+    every forked child: ids need to be unique, not secret, and this is made once a job. The class is the
+    driver's subclass of `uuid.UUID`, the one that rows bring too: it costs a sixth.
     """
-    value = (time.time_ns() // 1_000_000 << 80 | getrandbits(80)) & _FREE_BITS | _VERSION_7
+    ticks = time.time_ns() * 4096 // 1_000_000
+    value = ticks >> 12 << 80 | (ticks & 0xFFF) << 64 | getrandbits(_RANDOM_BITS) | _VERSION_7
     if slot is not None:
         value = value & ~(SLOTS - 1) | slot
-    return UUID(int=value)
+    return DriverUUID(value.to_bytes(16, "big"))

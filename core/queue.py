@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -16,18 +15,14 @@ import structlog
 
 from . import operate
 from .adapter import adapted
-from .backoff import Backoff
-from .errors import CommitUnknown, NotFound, Unavailable
+from .enqueuer import BATCH, Enqueuer
+from .errors import NotFound
 from .job import Job, JobRecord, JobState, Json
 from .postgres import schema, store
-from .postgres.database import Database, mapped_errors
-from .postgres.notifier import Announcer
+from .postgres.database import Database
 from .results import ResultWaiter
 
 log = structlog.get_logger(__name__)
-
-BATCH = 1000
-"""Jobs a statement in `enqueue_many`: more gains nothing and makes a lost connection dearer."""
 
 PATIENCE = timedelta(seconds=10)
 """How long `enqueue` keeps trying while Postgres is away, before it raises Unavailable."""
@@ -75,9 +70,8 @@ class Queue:
         patience: timedelta = PATIENCE,
     ) -> None:
         self.database = database or Database(dsn, pool=pool, size=connections)
-        self._announcer = Announcer(self.database)
+        self._enqueuer = Enqueuer(self.database, patience=patience.total_seconds())
         self._results = ResultWaiter(self.database)
-        self._patience = patience.total_seconds()
 
     async def __aenter__(self) -> Self:
         await self.database.open()
@@ -90,7 +84,7 @@ class Queue:
 
     async def close(self) -> None:
         """Close what this object opened. Idempotent."""
-        await self._announcer.close()
+        await self._enqueuer.close()
         await self._results.close()
         await self.database.close()
 
@@ -108,7 +102,10 @@ class Queue:
         With `conn` (asyncpg, psycopg or SQLAlchemy, all async) the job becomes part of the caller's
         transaction: it exists if and when that commits.
         """
-        await self.enqueue_many([job], conn=conn)
+        if conn is None:
+            await self._enqueuer.one(job)
+        else:
+            await self.enqueue_many([job], conn=conn)
         return job.id
 
     async def enqueue_many(self, jobs: Sequence[Job], *, conn: object | None = None) -> list[Enqueued]:
@@ -117,37 +114,14 @@ class Queue:
         Without `conn` every 1000 jobs commit on their own, and a batch whose COMMIT was cut is sent again
         under the same ids, so nothing is stored twice.
         """
+        if conn is None:
+            return _answers(jobs, await self._enqueuer.many(jobs))
         stored: set[UUID] = set()
-        rows = [store.row_of(job) for job in jobs]
-        queues = [job.queue for job in jobs]
-        if conn is not None:
-            fetcher = await adapted(conn)
-            for start in range(0, len(rows), BATCH):
-                stored |= await store.enqueue(fetcher, rows[start : start + BATCH], sorted(set(queues)))
-        else:
-            for start in range(0, len(rows), BATCH):
-                chunk = slice(start, start + BATCH)
-                waiting = set(queues[chunk])
-                due = self._announcer.due(waiting)
-                stored |= await self._enqueue(rows[chunk], due)
-                self._announcer.owe(waiting.difference(due))
+        rows, queues = [store.row_of(job) for job in jobs], sorted({job.queue for job in jobs})
+        fetcher = await adapted(conn)
+        for start in range(0, len(rows), BATCH):
+            stored |= await store.enqueue(fetcher, rows[start : start + BATCH], queues)
         return _answers(jobs, stored)
-
-    async def _enqueue(self, rows: Sequence[tuple[object, ...]], announce: Sequence[str]) -> set[UUID]:
-        backoff, unsure = Backoff(first=0.05, longest=1.0), False
-        deadline = asyncio.get_running_loop().time() + self._patience
-        while True:
-            try:
-                async with self.database.acquire() as connection:
-                    with mapped_errors(self.database.where, sent=True):
-                        if unsure:
-                            rows = await store.not_stored(connection, rows)
-                        return await store.enqueue(connection, rows, announce)
-            except Unavailable as error:
-                unsure = unsure or isinstance(error, CommitUnknown)
-                if asyncio.get_running_loop().time() > deadline:
-                    raise
-                await asyncio.sleep(backoff.next())
 
     # --- look and wait ---
 

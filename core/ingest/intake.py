@@ -252,6 +252,11 @@ class Intake:
                 self.status.holding(str(error))
                 again = True
                 await asyncio.sleep(backoff.next())
+            except asyncpg.UniqueViolationError as error:
+                # A transform gave an id that exists: not to be stored again, and no fault of the batch.
+                if again:
+                    return await self._isolate(items, error)
+                again = True
             except asyncpg.PostgresError as error:
                 return await self._isolate(items, error)
 
@@ -274,7 +279,8 @@ class Intake:
             rows = [item.row for item in fresh if item.row is not None]
             if again:
                 rows = await store.not_stored(connection, rows)
-            await store.enqueue(connection, rows, announce=sorted({str(row[1]) for row in rows}))
+            enqueue = store.enqueue if again else store.enqueue_fresh
+            await enqueue(connection, rows, announce=sorted({str(row[1]) for row in rows}))
             burials = [_burial(item, item.bad) for item in fresh if item.bad is not None]
             await bury(connection, self.bridge.name, burials, self._limits.dead_letter_bytes)
             await reach("intake.before_commit")

@@ -12,9 +12,25 @@ from uuid import UUID
 from ..errors import Misconfigured
 from ..job import Job, JobRecord, JobState, Json, Priority
 from ..retry import to_json
-from .database import Record, columns, statement
+from .database import Connection, Record, columns, statement
 
-_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+COPY_FROM = 50
+"""So many rows go by COPY: fewer are stored sooner by one statement, which needs no transaction around it."""
+
+_COPIED = (
+    "id", "queue", "payload", "priority", "max_attempts", "timeout", "retry", "result_ttl", "correlation_id",
+    "context", "origin",
+)  # fmt: skip
+"""The columns of a row (`row_of`) that COPY can take; after them come run_at and delay, which need the
+database's clock."""
+
+_HIGHEST = max(Priority)
+
+_chunks = json.encoder.c_make_encoder(  # type: ignore[attr-defined]
+    None, json.JSONEncoder().default, json.encoder.encode_basestring, None, ":", ",", False, False, False
+)
+"""What `JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))` makes anew for each value,
+at half the price of the encoding; without its look for cycles, which end in RecursionError."""
 
 
 class Row(Protocol):
@@ -78,8 +94,9 @@ def encode(value: Json, what: str) -> str:
     NaN, lone surrogates and NUL characters pass Python's encoder and fail in jsonb, each elsewhere.
     """
     try:
-        text = _ENCODER.encode(value)
-        text.encode()
+        text = "".join(_chunks(value, 0))
+        if not text.isascii():
+            text.encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise Misconfigured(
             f"{what} is not JSON: {error}", hint="use str, numbers, bool, None, lists, dicts"
@@ -106,28 +123,28 @@ def row_of(job: Job, payload: str | None = None) -> tuple[object, ...]:
 
     Raises Misconfigured for what Postgres would refuse, so that one job cannot spoil a batch.
     """
-    if not 0 <= job.priority <= max(Priority):
-        raise Misconfigured(f"priority must be 0 to {max(Priority):d}, not {job.priority}")
+    if not 0 <= job.priority <= _HIGHEST:
+        raise Misconfigured(f"priority must be 0 to {_HIGHEST:d}, not {job.priority}")
     if job.correlation_id is not None:
         encode(job.correlation_id, "the correlation_id")
     return (
         job.id,
         job.queue,
         encode(job.payload, "the payload") if payload is None else payload,
-        int(job.priority),
-        job.run_at,
-        job.delay,
+        job.priority,
         job.max_attempts,
         job.timeout,
         None if job.retry is None else json.dumps(to_json(job.retry)),
         job.result_ttl,
         job.correlation_id,
-        _context(job),
+        _context(job) if job.headers or job.traceparent or job.tracestate else None,
         None if job.origin is None else encode(job.origin, "the origin"),
+        job.run_at,
+        job.delay,
     )
 
 
-def _context(job: Job) -> str | None:
+def _context(job: Job) -> str:
     context: dict[str, Json] = {}
     if job.traceparent is not None:
         context["traceparent"] = job.traceparent
@@ -135,7 +152,7 @@ def _context(job: Job) -> str | None:
         context["tracestate"] = job.tracestate
     if job.headers:
         context["headers"] = dict(job.headers)
-    return encode(context, "the headers") if context else None
+    return encode(context, "the headers")
 
 
 async def enqueue(
@@ -149,6 +166,25 @@ async def enqueue(
         return set()
     stored = await connection.fetch(statement("enqueue"), *columns(rows, 13), list(announce))
     return {row["id"] for row in stored}
+
+
+async def enqueue_fresh(
+    connection: Connection, rows: Sequence[tuple[object, ...]], announce: Sequence[str] = ()
+) -> set[UUID]:
+    """As `enqueue`, for ids that are new: many rows that are due at once go by COPY, twice as fast.
+
+    Raises asyncpg.UniqueViolationError when an id exists after all; `enqueue` then says which.
+    """
+    if len(rows) < COPY_FROM or any(row[-1] is not None or row[-2] is not None for row in rows):
+        return await enqueue(connection, rows, announce)
+    await connection.copy_records_to_table(
+        "jobs", schema_name="hammerwork", columns=_COPIED, records=[row[: len(_COPIED)] for row in rows]
+    )
+    (copied,) = await connection.fetch(statement("copied"), list(announce))
+    ids = [row[0] for row in rows]
+    if copied["wanted"]:
+        await connection.fetch(statement("note_enqueued"), ids)
+    return set(ids)  # type: ignore[arg-type]
 
 
 async def not_stored(connection: Fetcher, rows: Sequence[tuple[object, ...]]) -> list[tuple[object, ...]]:

@@ -179,7 +179,7 @@ class Relay:
 async def fan_out(connection: Connection, subscription: Subscription, rows: Sequence[Record]) -> int:
     """Store a delivery for each wanted event, in the caller's transaction; how many."""
     jobs = [subscription.delivery(event) for event in map(event_of, rows) if subscription.wants(event)]
-    await store.enqueue(connection, [store.row_of(job) for job in jobs], announce=[subscription.queue])
+    await store.enqueue_fresh(connection, [store.row_of(job) for job in jobs], announce=[subscription.queue])
     return len(jobs)
 
 

@@ -45,5 +45,6 @@ with verdict as (
     ) as change (step, type, happened)
     where change.happened and queue not like 'sink.%'
       and change.type in (select unnest(types) from hammerwork.sinks)
+    order by id, change.step
 )
 select id from gone

@@ -44,5 +44,6 @@ with verdict as (
     ) as change (before, type, happened)
     where change.happened and queue not like 'sink.%'
       and change.type in (select unnest(types) from hammerwork.sinks)
+    order by id, change.before desc
 )
 select id, queue, kind from back

@@ -193,7 +193,7 @@ async def test_a_burst_of_enqueues_is_announced_rarely_and_its_last_job_too(
         await queue.enqueue(Job("orders", n))
     took = time.monotonic() - started
     said_before = len(words)
-    await queue._announcer.close()
+    await queue.close()
 
     async def trailing() -> bool:
         return len(words) > 0
@@ -228,7 +228,7 @@ async def test_a_word_that_is_owed_is_said_after_the_commit_however_long_that_ta
     slow = connection.transaction()
     await slow.start()
     await connection.execute("lock table hammerwork.jobs in exclusive mode")
-    queue._announcer.due(["orders"])  # as though another job had just been announced
+    queue._enqueuer._announcer.due(["orders"])  # as though another job had just been announced
     enqueuing = asyncio.create_task(queue.enqueue(Job("orders")))
     await until(lambda: blocked(queue))
     await asyncio.sleep(Announcer.EVERY * 4)

@@ -5,7 +5,8 @@
 create table hammerwork.jobs (
     id             uuid        primary key,
     queue          text        not null,
-    state          text        not null check (state in ('blocked', 'scheduled', 'available', 'running')),
+    state          text        not null default 'available'
+                               check (state in ('blocked', 'scheduled', 'available', 'running')),
     priority       smallint    not null default 2,
     run_at         timestamptz not null default now(),
     attempt        integer     not null default 0,

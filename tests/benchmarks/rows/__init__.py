@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from ..row import Row
-from . import drain, enqueue
+from . import drain, enqueue, footprint, pickup, rabbitmq, wal, webhooks
 
-ROWS: list[Row] = [*enqueue.ROWS, *drain.ROWS]
+ROWS: list[Row] = [
+    row for room in (enqueue, drain, pickup, rabbitmq, webhooks, wal, footprint) for row in room.ROWS
+]

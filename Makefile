@@ -29,9 +29,9 @@ check: $(READY) ## Lint, format, floors and types, without changing a file
 	@mkdir -p build/types && ln -sfn ../.. build/types/hammerwork
 	$(BIN)/mypy
 
-bench: $(READY) ## Measure, beside the bare limits; ROW=enqueue measures that row alone
+bench: $(READY) ## Measure, beside the bare limits and peers; ROW=enqueue measures that row alone
 	@tests/services/install.sh rabbitmq
-	$(BIN)/python -m tests.benchmarks $(ROW)
+	$(BIN)/python -m tests.benchmarks $(ROW) $(ARGS)
 
 serve: $(READY) ## Run the gateway with the environment's HAMMERWORK_* settings
 	$(BIN)/hammerwork run $(ARGS)

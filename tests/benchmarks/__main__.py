@@ -2,66 +2,57 @@
 
 from __future__ import annotations
 
+import argparse
+import logging
 import sys
-from pathlib import Path
 
+import structlog
 import uvloop
 
-from hammerwork.core.queue import Queue
+from . import record
+from .arena import Servers
+from .machine import machine, versions
+from .rows import ROWS
+from .suite import measure
+from .table import table
 
-from ..services import ServiceMissing
-from ..services.postgres import PostgresService, find_postgres
-from ..services.rabbitmq import find_rabbitmq
-from . import postgres_rows, rabbitmq_rows
-from .measure import Measure, Outcome, Round, Row, write_json
-
-ROUNDS = 3
-
-
-async def main(names: list[str]) -> int:
-    postgres = find_postgres()
-    try:
-        rows = postgres_rows.ROWS
-        try:
-            broker = find_rabbitmq()
-        except ServiceMissing as missing:
-            print(f"without RabbitMQ rows: {missing}", file=sys.stderr)
-            return await _run(postgres, rows, names)
-        try:
-            return await _run(postgres, [*rows, *rabbitmq_rows.rows(broker.url)], names)
-        finally:
-            broker.close()
-    finally:
-        postgres.close()
+ROUNDS = 5
 
 
-async def _run(postgres: PostgresService, rows: list[Row], names: list[str]) -> int:
-    outcomes = []
-    for row in rows:
-        if names and row.name not in names:
-            continue
-        outcome = Outcome(row=row)
-        for _ in range(ROUNDS):
-            outcome.limit.append(await _round(postgres, row.limit))
-            outcome.ours.append(await _round(postgres, row.ours))
-        outcomes.append(outcome)
-        print(outcome.line(), flush=True)
-    if not outcomes:
-        print(f"no such row; there are: {', '.join(row.name for row in rows)}", file=sys.stderr)
+async def bars(names: list[str], rounds: int) -> int:
+    """Measure the rows of these names, all of them where none is named."""
+    chosen = [row for row in ROWS if not names or row.name in names]
+    unknown = set(names) - {row.name for row in chosen}
+    if unknown:
+        print(
+            f"no row {', '.join(sorted(unknown))}; there are: {', '.join(r.name for r in ROWS)}",
+            file=sys.stderr,
+        )
         return 2
-    write_json(outcomes, Path("benchmarks.json"))
-    return 1 if any(outcome.missed for outcome in outcomes) else 0
-
-
-async def _round(postgres: PostgresService, run: Round) -> Measure:
-    dsn = await postgres.create_database()
-    async with Queue(dsn) as queue:
-        await queue.migrate()
+    servers = Servers()
     try:
-        return await run(dsn)
+        here, parts = machine(), await versions(servers)
+        missed = []
+        for row in chosen:
+            outcome = await measure(servers, row, rounds)
+            print(table(outcome), flush=True)
+            record.write(outcome, here, parts)
+            if outcome.missed:
+                missed.append(row.name)
     finally:
-        await postgres.drop_database(dsn)
+        servers.close()
+    print(f"MISS: {', '.join(missed)}" if missed else "every bar that could be measured is met")
+    return 1 if missed else 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
+    parser.add_argument("rows", nargs="*", metavar="ROW")
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    arguments = parser.parse_args()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    return uvloop.run(bars(arguments.rows, arguments.rounds))
 
 
 if __name__ == "__main__":
-    sys.exit(uvloop.run(main(sys.argv[1:])))
+    sys.exit(main())

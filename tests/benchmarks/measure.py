@@ -1,108 +1,67 @@
-"""What one round measured, and how rounds of ours and of the limit become a ratio that can miss its bar."""
+"""Measure: what one side did in one round, and the figures that are read from it."""
 
 from __future__ import annotations
 
-import json
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from statistics import median
-
-import asyncpg
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import quantiles
 
 
 @dataclass(slots=True, kw_only=True)
 class Measure:
-    """One round: things done, seconds, CPU seconds of this process, WAL bytes of the server."""
+    """One side in one round. Times are seconds, latencies milliseconds, sizes bytes; None: not measured.
 
-    done: int = 0
+    The CPU seconds of the Postgres server and of the broker are those of all their processes.
+    """
+
+    done: int
     seconds: float = 0.0
-    cpu: float = 0.0
-    wal: int = 0
+    client_cpu: float | None = None
+    server_cpu: float | None = None
+    broker_cpu: float | None = None
+    wal: int | None = None
+    dead_rows: int | None = None
+    p50: float | None = None
+    p99: float | None = None
+    memory: int | None = None
+    setting: str = ""
+    """Which of a peer's settings this is."""
 
-    @property
-    def rate(self) -> float:
-        """Things a second."""
-        return self.done / self.seconds if self.seconds else 0.0
-
-
-@asynccontextmanager
-async def measured(dsn: str, done: int) -> AsyncIterator[Measure]:
-    """Measure the block, in which `done` things are done."""
-    connection = await asyncpg.connect(dsn)
-    try:
-        measure = Measure(done=done)
-        before = await connection.fetchval("select pg_current_wal_lsn() - '0/0'")
-        cpu, started = time.process_time(), time.perf_counter()
-        yield measure
-        measure.seconds = time.perf_counter() - started
-        measure.cpu = time.process_time() - cpu
-        after = await connection.fetchval("select pg_current_wal_lsn() - '0/0'")
-        measure.wal = int(after - before)
-    finally:
-        await connection.close()
+    def took(self, latencies: Sequence[float]) -> None:
+        """Note the latencies (seconds) of the single things that were done."""
+        cuts = quantiles(latencies, n=100, method="inclusive")
+        self.p50, self.p99 = cuts[49] * 1000, cuts[98] * 1000
 
 
-Round = Callable[[str], Awaitable[Measure]]
-"""One round on a fresh, migrated database, given by its DSN."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """A line of the table: ours beside the limit, and the share of it that we hold ourselves to."""
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A figure of a Measure, and how it is written."""
 
     name: str
-    ours: Round
-    limit: Round
-    limit_is: str
-    bar: float
+    form: str
+    of: Callable[[Measure], float | None]
+
+    def text(self, value: float | None) -> str:
+        return "" if value is None else self.form.format(value)
 
 
-@dataclass(slots=True, kw_only=True)
-class Outcome:
-    """A row after all its rounds."""
-
-    row: Row
-    ours: list[Measure] = field(default_factory=list)
-    limit: list[Measure] = field(default_factory=list)
-
-    @property
-    def ratio(self) -> float:
-        """The median of the ratios round by round: the machine's drift falls out."""
-        return median(o.rate / b.rate for o, b in zip(self.ours, self.limit, strict=True))
-
-    @property
-    def missed(self) -> bool:
-        return self.ratio < self.row.bar
-
-    def line(self) -> str:
-        ours, limit = median(m.rate for m in self.ours), median(m.rate for m in self.limit)
-        spread = [o.rate / b.rate for o, b in zip(self.ours, self.limit, strict=True)]
-        wal = median(m.wal / m.done for m in self.ours)
-        cpu = median(m.cpu / m.done for m in self.ours) * 1e6
-        return (
-            f"{self.row.name:<16} {ours:>9,.0f}/s  {limit:>9,.0f}/s  {self.row.limit_is:<34}"
-            f" {self.ratio:>5.2f} ({min(spread):.2f}-{max(spread):.2f})  bar {self.row.bar:.2f}"
-            f"  {wal:>6,.0f} B WAL  {cpu:>5.0f} us CPU  {'MISS' if self.missed else 'ok'}"
-        )
+def _each(total: float | None, measure: Measure) -> float | None:
+    return None if total is None or not measure.done else total / measure.done
 
 
-def write_json(outcomes: list[Outcome], path: Path) -> None:
-    """Every round of every row, for charts and comparisons."""
-    path.write_text(
-        json.dumps(
-            [
-                {
-                    "row": outcome.row.name,
-                    "bar": outcome.row.bar,
-                    "ratio": outcome.ratio,
-                    "ours": [asdict(m) for m in outcome.ours],
-                    "limit": [asdict(m) for m in outcome.limit],
-                }
-                for outcome in outcomes
-            ],
-            indent=2,
-        )
-    )
+RATE = Metric("rate", "{:,.0f}/s", lambda m: m.done / m.seconds if m.seconds else None)
+P50 = Metric("p50", "{:.2f} ms", lambda m: m.p50)
+P99 = Metric("p99", "{:.2f} ms", lambda m: m.p99)
+WAL = Metric("WAL", "{:,.0f} B", lambda m: _each(m.wal, m))
+CLIENT_CPU = Metric("client", "{:,.0f} µs", lambda m: _each(m.client_cpu and m.client_cpu * 1e6, m))
+SERVER_CPU = Metric("server", "{:,.0f} µs", lambda m: _each(m.server_cpu and m.server_cpu * 1e6, m))
+BROKER_CPU = Metric("broker", "{:,.0f} µs", lambda m: _each(m.broker_cpu and m.broker_cpu * 1e6, m))
+DEAD_ROWS = Metric("dead rows", "{:,.0f}", lambda m: m.dead_rows)
+SECONDS = Metric("time", "{:.3f} s", lambda m: m.seconds)
+MEMORY = Metric("memory", "{:,.1f} MB", lambda m: None if m.memory is None else m.memory / 1e6)
+CORE = Metric("core", "{:.2%}", lambda m: m.client_cpu / m.seconds if m.client_cpu is not None else None)
+
+PER_THING = (RATE, P50, P99, CLIENT_CPU, SERVER_CPU, BROKER_CPU, WAL, DEAD_ROWS)
+"""The columns of a row whose sides do many things; CPU and WAL are per thing done."""
+PER_PROCESS = (SECONDS, CORE, MEMORY)
+"""The columns of a row about one process."""

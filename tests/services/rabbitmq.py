@@ -35,6 +35,10 @@ class Engine(Protocol):
 
     url: str
 
+    @property
+    def pid(self) -> int | None:
+        """The process above all others of the node, where /proc of this machine shows it."""
+
     def start(self) -> None: ...
 
     def stop(self, *, immediate: bool = False) -> None: ...
@@ -55,6 +59,11 @@ class RabbitmqService:
     def address(self) -> tuple[str, int]:
         parts = urlsplit(self.url)
         return parts.hostname or "127.0.0.1", parts.port or 5672
+
+    @property
+    def pid(self) -> int | None:
+        """The node's process, for whoever measures it; None where it is not one of this machine."""
+        return None if self._engine is None else self._engine.pid
 
     def ctl(self, *arguments: str) -> str:
         """Run rabbitmqctl on the node; its output. Takes about a second."""
@@ -124,6 +133,10 @@ class LocalRabbitmq:
         self._node: subprocess.Popen[bytes] | None = None
         self._environment = self._make_environment()
         self.url = f"amqp://guest:guest@127.0.0.1:{self._port}/"
+
+    @property
+    def pid(self) -> int | None:
+        return None if self._node is None else self._node.pid
 
     def start(self) -> None:
         if self._mapper is None:

@@ -1,0 +1,10 @@
+"""Rows: one file a group of them; ROWS is their order in the table."""
+
+from __future__ import annotations
+
+from ..row import Row
+from . import drain, enqueue, footprint, pickup, rabbitmq, wal, webhooks
+
+ROWS: list[Row] = [
+    row for room in (enqueue, drain, pickup, rabbitmq, webhooks, wal, footprint) for row in room.ROWS
+]

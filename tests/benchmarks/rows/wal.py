@@ -1,0 +1,52 @@
+"""What a job costs in write-ahead log, from its enqueueing to its row in the history."""
+
+from __future__ import annotations
+
+import itertools
+from functools import partial
+
+from hammerwork.core.execute.worker import Worker
+from hammerwork.core.job import Job
+from hammerwork.core.queue import Queue
+
+from ..arena import Arena
+from ..measure import CLIENT_CPU, DEAD_ROWS, RATE, SERVER_CPU, WAL, Measure
+from ..payloads import SMALL, payloads
+from ..row import Bar, Row, Side
+
+KIB = 1024
+WIDE = 4 * KIB
+
+
+async def whole_life(arena: Arena, size: int, jobs: int) -> Measure:
+    """Enqueue, then drain; the payloads do not compress."""
+    given = payloads(jobs, size)
+    async with Queue(arena.dsn) as queue:
+        ended = itertools.count(1)
+
+        async def handle(_job: object) -> None:
+            if next(ended) == jobs:
+                worker.stop()
+
+        worker = Worker(queue, {"bench": handle}, concurrency=500)
+        async with arena.measured(jobs) as measure:
+            await queue.enqueue_many([Job("bench", payload) for payload in given])
+            await worker.run()
+    return measure
+
+
+ROWS = [
+    Row(
+        name="wal",
+        title="WAL per job, from enqueueing to history",
+        sides=[
+            Side(name="150 B payload", run=partial(whole_life, size=SMALL, jobs=20_000)),
+            Side(name="4 KiB payload", run=partial(whole_life, size=WIDE, jobs=5_000)),
+        ],
+        bars=[
+            Bar(metric=WAL, side="150 B payload", most=1.5 * KIB),
+            Bar(metric=WAL, side="4 KiB payload", most=1.3 * KIB + 2.2 * WIDE),
+        ],
+        columns=(WAL, RATE, CLIENT_CPU, SERVER_CPU, DEAD_ROWS),
+    )
+]

@@ -10,10 +10,13 @@ from functools import partial
 
 import asyncpg
 
+from hammerwork.core.execute.floors import Floors
 from hammerwork.core.execute.worker import Worker
 from hammerwork.core.identity import new_id
 from hammerwork.core.job import Job
-from hammerwork.core.postgres.database import columns, statement
+from hammerwork.core.postgres import store
+from hammerwork.core.postgres.database import statement
+from hammerwork.core.postgres.store import Completion
 from hammerwork.core.queue import Queue
 
 from ..arena import Arena
@@ -55,12 +58,10 @@ async def bare_loop(arena: Arena) -> Measure:
         statement("register_worker"), worker, "bench", 0, ["bench"], BATCH, timedelta(minutes=10)
     )
     async with arena.measured(JOBS) as measure:
-        while rows := await connection.fetch(statement("claim"), ["bench"], [BATCH], BATCH, worker):
-            finishes = [
-                (row["id"], row["lease"], "completed", None, None, None, None, timedelta(0), row["id"])
-                for row in rows
-            ]
-            await connection.fetch(statement("finish"), worker, *columns(finishes, 9))
+        heads = Floors().columns({"bench": BATCH}, whole=True)
+        while rows := await connection.fetch(statement("claim"), *heads, BATCH, worker):
+            completions = [Completion(row["id"], row["lease"], 0.0, None) for row in rows]
+            await store.complete(connection, worker, completions)
     await connection.close()
     return measure
 

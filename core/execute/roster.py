@@ -20,7 +20,7 @@ from .running import Interrupt, RunningJob
 
 log = structlog.get_logger(__name__)
 
-PREFETCH_SECONDS = 0.02
+PREFETCH_SECONDS = 0.05
 """A worker claims what it will start within this time beyond its free slots: short jobs then do not wait
 for round trips, and long jobs are not held back from idle workers."""
 
@@ -85,7 +85,7 @@ class Roster:
         self._measure()
         held = len(self._running) + len(self._waiting)
         room = min(self._concurrency + self._prefetch - held, LARGEST_CLAIM)
-        if room < max(1, self._prefetch // 2):
+        if room < max(1, min(self._prefetch, LARGEST_CLAIM) // 2):
             return None
         limits = {}
         for queue, route in self.handlers.items():

@@ -249,7 +249,6 @@ class _Life:
                 self._dry |= drained - self._hinted
             self._roster.take(self._readable(rows))
             rested = False
-            await asyncio.sleep(0)
 
     async def _fetch(self, wanted: Wanted, rested: bool) -> list[Record]:
         whole, started = self._floors.whole_look_due(rested=rested), time.monotonic()

@@ -60,11 +60,12 @@ class Enqueuer:
         await self._announcer.close()
 
     async def many(self, jobs: Sequence[Job]) -> set[UUID]:
-        """The ids that were new."""
+        """The ids that were new. A job that cannot be stored is refused before any of them is."""
         stored: set[UUID] = set()
+        rows = [store.row_of(job) for job in jobs]
         for start in range(0, len(jobs), BATCH):
-            chunk = jobs[start : start + BATCH]
-            stored |= await self._store([store.row_of(job) for job in chunk], {job.queue for job in chunk})
+            chunk = slice(start, start + BATCH)
+            stored |= await self._store(rows[chunk], {job.queue for job in jobs[chunk]})
         return stored
 
     async def one(self, job: Job) -> bool:
@@ -114,18 +115,18 @@ class Enqueuer:
         return stored
 
     async def _persist(self, rows: Sequence[Row], announce: Sequence[str]) -> set[UUID]:
-        backoff, again, unsure = Backoff(first=0.05, longest=1.0), False, False
+        backoff, known, unsure = Backoff(first=0.05, longest=1.0), False, False
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._patience
         while True:
             try:
-                if len(rows) < store.COPY_FROM or again:
+                if len(rows) < store.COPY_FROM or known or unsure:
                     return await self._by_statement(rows, announce, unsure=unsure)
                 return await self._by_copy(rows, announce)
             except asyncpg.UniqueViolationError:
-                again = True
+                known = True
             except Unavailable as error:
-                again, unsure = True, unsure or isinstance(error, CommitUnknown)
+                unsure = unsure or isinstance(error, CommitUnknown)
                 if loop.time() > deadline:
                     raise
                 await asyncio.sleep(backoff.next())

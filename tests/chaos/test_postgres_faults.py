@@ -19,6 +19,7 @@ from hammerwork.core.ingest.decode import Decoder
 from hammerwork.core.ingest.intake import Intake
 from hammerwork.core.ingest.mapping import FieldMapping
 from hammerwork.core.postgres.database import Database
+from hammerwork.core.postgres.store import COPY_FROM
 from hammerwork.core.queue import Queue
 from hammerwork.core.upkeep import Upkeep
 
@@ -171,6 +172,27 @@ async def test_an_enqueue_whose_answer_is_cut_stores_its_jobs_once(cut: Cut) -> 
     await cut.queue.enqueue_many(work(["j0", "cut here", "j2"]))
     assert tripped.is_set()
     cut.ledger.acknowledged = {"j0", "cut here", "j2"}
+    await cut.ledger.assert_clean()
+
+
+async def test_an_enqueue_by_copy_whose_commit_is_cut_stores_its_jobs_once(cut: Cut) -> None:
+    keys = [f"j{n}" for n in range(COPY_FROM)]
+    await cut.queue.enqueue_many(work(["warm"]))
+    tripped = cut.cut_next_commit()
+    await cut.queue.enqueue_many(work(keys))
+    assert tripped.is_set()
+    cut.ledger.acknowledged = {"warm", *keys}
+    await cut.ledger.assert_clean()
+
+
+async def test_single_enqueues_that_share_a_statement_whose_answer_is_cut_are_each_stored_once(
+    cut: Cut,
+) -> None:
+    tripped = cut.proxy.cut_after(b"cut here")
+    keys = [*(f"j{n}" for n in range(20)), "cut here"]
+    await asyncio.gather(*(cut.queue.enqueue(job) for job in work(keys)))
+    assert tripped.is_set()
+    cut.ledger.acknowledged = set(keys)
     await cut.ledger.assert_clean()
 
 

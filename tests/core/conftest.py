@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from typing import cast
+from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
@@ -87,3 +89,12 @@ async def connection(dsn: str) -> AsyncIterator[asyncpg.Connection]:
     connection = await asyncpg.connect(dsn)
     yield connection
     await connection.close(timeout=5)
+
+
+@pytest.fixture
+async def worker(queue: Queue) -> UUID:
+    """The id of a worker that is registered but does not run."""
+    worker = uuid4()
+    hour = timedelta(hours=1)
+    await queue.database.fetch("register_worker", worker, "test", 1, ["orders"], 1, hour)
+    return worker

@@ -1,0 +1,182 @@
+"""Many jobs by COPY, single ones together: the same answers, order and events as one by one."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+import asyncpg
+import pytest
+
+from hammerwork.core.enqueuer import FLIGHTS
+from hammerwork.core.errors import Unavailable
+from hammerwork.core.identity import new_id
+from hammerwork.core.job import Job, JobState
+from hammerwork.core.postgres import store
+from hammerwork.core.postgres.store import COPY_FROM
+from hammerwork.core.queue import Enqueued, Queue
+
+from ..claiming import claim
+from ..services import free_port
+from .running import both_servers, until
+from .test_queue import jobs_stored
+
+MANY = 2 * COPY_FROM
+
+
+async def statements(connection: asyncpg.Connection) -> int:
+    """How many statements have stored jobs: each left its transaction's id in them."""
+    return int(await connection.fetchval("select count(distinct xmin::text) from hammerwork.jobs"))
+
+
+# --- many, by COPY --------------------------------------------------------------------------------
+
+
+@both_servers
+async def test_an_id_that_exists_is_told_and_the_others_are_stored(queue: Queue) -> None:
+    jobs = [Job("orders", n) for n in range(MANY)]
+    await queue.enqueue(jobs[7])
+    answers = await queue.enqueue_many(jobs)
+    assert answers == [Enqueued.DUPLICATE if n == 7 else Enqueued.STORED for n in range(MANY)]
+    assert await jobs_stored(queue) == MANY
+
+
+async def test_an_id_that_occurs_twice_is_stored_once(queue: Queue) -> None:
+    jobs = [Job("orders", n) for n in range(MANY)]
+    answers = await queue.enqueue_many([*jobs, jobs[-1]])
+    assert answers == [Enqueued.STORED] * MANY + [Enqueued.DUPLICATE]
+
+
+@both_servers
+async def test_many_are_claimed_in_the_order_in_which_they_were_given(
+    queue: Queue, worker: Any, connection: asyncpg.Connection
+) -> None:
+    await queue.enqueue_many([Job("orders", n) for n in range(MANY)])
+    rows = await claim(queue.database, "orders", worker, MANY)
+    assert [int(row["payload"]) for row in rows] == list(range(MANY))
+
+
+async def test_many_with_a_time_of_their_own_wait_for_it(queue: Queue) -> None:
+    later = Job("orders", delay=timedelta(hours=1))
+    await queue.enqueue_many([*(Job("orders", n) for n in range(MANY)), later])
+    assert (await queue.get(later.id)).state is JobState.SCHEDULED
+    assert await jobs_stored(queue) == MANY + 1
+
+
+@both_servers
+@pytest.mark.parametrize("wanted", [True, False])
+async def test_the_events_of_many_are_written_if_a_sink_wants_them(
+    queue: Queue, connection: asyncpg.Connection, wanted: bool
+) -> None:
+    await queue.database.fetch("register_sink", "hook", "webhook", ["job.enqueued" if wanted else "job.dead"])
+    jobs = [Job("orders", n, correlation_id=f"c{n}") for n in range(MANY)]
+    await queue.enqueue_many(jobs)
+    events = await connection.fetch(
+        "select job_id, sequence, type, queue, data from hammerwork.events order by id"
+    )
+    assert [event["job_id"] for event in events] == ([job.id for job in jobs] if wanted else [])
+    assert {(event["sequence"], event["type"], event["queue"]) for event in events} <= {
+        (1, "job.enqueued", "orders")
+    }
+
+
+async def test_every_column_of_a_job_survives_a_copy(queue: Queue) -> None:
+    given = Job("orders", {"a": 1}, max_attempts=9, timeout=timedelta(seconds=3), correlation_id="c",
+                headers={"h": [1]}, origin={"bridge": "b"}, result_ttl=timedelta(hours=2))  # fmt: skip
+    await queue.enqueue_many([given, *(Job("orders") for _ in range(MANY))])
+    stored = await queue.get(given.id)
+    assert (stored.payload, stored.max_attempts, stored.correlation_id) == ({"a": 1}, 9, "c")
+    assert (stored.headers, stored.origin) == ({"h": [1]}, {"bridge": "b"})
+
+
+# --- single ones, together ------------------------------------------------------------------------
+
+
+async def test_singles_that_come_at_once_share_statements(
+    queue: Queue, connection: asyncpg.Connection
+) -> None:
+    jobs = [Job("orders", n) for n in range(200)]
+    assert await asyncio.gather(*map(queue.enqueue, jobs)) == [job.id for job in jobs]
+    assert await jobs_stored(queue) == 200
+    assert await statements(connection) <= 3
+
+
+async def test_a_single_that_waits_alone_is_sent_at_once(
+    queue: Queue, connection: asyncpg.Connection
+) -> None:
+    for n in range(5):
+        await queue.enqueue(Job("orders", n))
+        assert await jobs_stored(queue) == n + 1
+    assert await statements(connection) == 5
+
+
+async def test_what_postgres_refuses_is_its_own_callers_error_alone(own_queue: Queue) -> None:
+    async with own_queue.database.acquire() as connection:
+        # An operator's own constraint: nothing that we could check before.
+        await connection.execute("alter table hammerwork.jobs add check (payload <> '13')")
+    outcomes = await asyncio.gather(
+        *(own_queue.enqueue(Job("orders", n)) for n in range(30)), return_exceptions=True
+    )
+    refused = [n for n, outcome in enumerate(outcomes) if isinstance(outcome, BaseException)]
+    assert refused == [13]
+    assert isinstance(outcomes[13], asyncpg.CheckViolationError)
+    assert await jobs_stored(own_queue) == 29
+
+
+async def test_while_postgres_is_away_every_single_is_told() -> None:
+    nowhere = f"postgresql://postgres@127.0.0.1:{free_port()}/postgres"
+    async with asyncio.timeout(10):
+        queue = Queue(nowhere, patience=timedelta(milliseconds=100))
+        outcomes = await asyncio.gather(
+            *(queue.enqueue(Job("orders")) for _ in range(9)), return_exceptions=True
+        )
+        assert [type(outcome) for outcome in outcomes] == [Unavailable] * 9
+        await queue.close()
+
+
+async def test_a_caller_that_gives_up_takes_nobody_with_it(queue: Queue) -> None:
+    calls = [asyncio.create_task(queue.enqueue(Job("orders", n))) for n in range(40)]
+    await asyncio.sleep(0)
+    calls[0].cancel()
+    calls[30].cancel()
+    outcomes = await asyncio.gather(*calls, return_exceptions=True)
+    assert sum(isinstance(outcome, asyncio.CancelledError) for outcome in outcomes) == 2
+    assert await jobs_stored(queue) >= 38
+
+
+async def test_closing_stores_what_is_on_its_way(queue: Queue, connection: asyncpg.Connection) -> None:
+    lock = connection.transaction()
+    await lock.start()
+    await connection.execute("lock table hammerwork.jobs in exclusive mode")
+    calls = []
+    for n in range(FLIGHTS + 5):
+        calls.append(asyncio.create_task(queue.enqueue(Job("orders", n))))
+        await asyncio.sleep(0)
+    await until(lambda: blocked(queue))
+    closing = asyncio.create_task(queue.close())
+    await asyncio.sleep(0)
+    await lock.rollback()
+    await asyncio.gather(closing, *calls)
+    assert await connection.fetchval("select count(*) from hammerwork.jobs") == FLIGHTS + 5
+
+
+async def blocked(queue: Queue) -> bool:
+    """Whether as many statements wait for a lock as may be under way."""
+    async with queue.database.acquire() as own:
+        waiting = await own.fetchval("select count(*) from pg_stat_activity where wait_event = 'relation'")
+    return bool(waiting == FLIGHTS)
+
+
+# --- ids ------------------------------------------------------------------------------------------
+
+
+def test_ids_sort_in_the_order_in_which_they_are_made() -> None:
+    ids = [new_id(slot=n % 1024) for n in range(10_000)]
+    assert ids == sorted(ids)
+    assert len(set(ids)) == len(ids)
+
+
+def test_rows_keep_their_shape_between_the_statement_and_the_copy() -> None:
+    row = store.row_of(Job("orders", delay=timedelta(1)))
+    assert row[-2:] == (None, timedelta(1))

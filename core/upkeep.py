@@ -81,7 +81,8 @@ class Upkeep:
         now = time.monotonic()
         if now - self._rescued_at > RESCUE_EVERY:
             self._rescued_at = now
-            await self.rescue()
+            if await self._database.fetch("lost_workers"):
+                await self.rescue()
         if now - self._tidied_at > TIDY_EVERY:
             # Noted before: tidying that fails, behind somebody's long read, must not keep us from promoting.
             self._tidied_at = now

@@ -25,10 +25,12 @@ log = structlog.get_logger(__name__)
 PROMOTE_AT_ONCE = 5000
 RESCUE_AT_ONCE = 500
 PRUNE_AT_ONCE = 5000
-LONGEST_REST = 1.0
+LONGEST_REST = 0.25
 """Seconds until the next look for due jobs when none was known to be due sooner: a job that is scheduled
 for less than this from now may start up to this much late."""
 
+TAKE_OVER_EVERY = 2.0
+RESCUE_EVERY = 1.0
 TIDY_EVERY = 60.0
 PARTITIONS_AHEAD = 7
 LOCK_TIMEOUT = "set local lock_timeout = '1s'"
@@ -54,6 +56,7 @@ class Upkeep:
         self._database = database
         self._retention = retention or Retention()
         self._duty = Duty(database, "upkeep")
+        self._rescued_at = 0.0
         self._tidied_at = 0.0
 
     async def run(self) -> None:
@@ -74,16 +77,28 @@ class Upkeep:
     async def _round(self) -> float:
         """One turn of every duty that is due; how many seconds to rest after it."""
         if not await self._duty.ours():
-            return LONGEST_REST * 2
-        await self.rescue()
-        if await self.promote() == PROMOTE_AT_ONCE:
-            return 0.0
-        if time.monotonic() - self._tidied_at > TIDY_EVERY:
+            return TAKE_OVER_EVERY
+        now = time.monotonic()
+        if now - self._rescued_at > RESCUE_EVERY:
+            self._rescued_at = now
+            if await self._database.fetch("lost_workers"):
+                await self.rescue()
+        if now - self._tidied_at > TIDY_EVERY:
             # Noted before: tidying that fails, behind somebody's long read, must not keep us from promoting.
-            self._tidied_at = time.monotonic()
+            self._tidied_at = now
             await self.tidy()
+        return await self._promote_due()
+
+    async def _promote_due(self) -> float:
+        """Promote what is due, and rest until the next job is."""
         (row,) = await self._database.fetch("next_due")
-        return LONGEST_REST if row["wait"] is None else min(LONGEST_REST, row["wait"].total_seconds())
+        wait: timedelta | None = row["wait"]
+        if wait is None:
+            return LONGEST_REST
+        if wait > timedelta(0):
+            return min(LONGEST_REST, wait.total_seconds())
+        # What is due and could not be promoted is locked by somebody who is changing it at this moment.
+        return 0.0 if await self.promote() else LONGEST_REST
 
     async def promote(self) -> int:
         """Make scheduled jobs that are due available, and tell their workers; how many."""

@@ -234,6 +234,10 @@ class Gateway:
     def _application_worker(self) -> Worker:
         assert self.parts.handlers is not None
         settings = self.settings.worker
+        if settings.processes != 1:
+            log.warning(
+                "the gateway runs handlers in its own process", hint="worker.processes is for `worker run`"
+            )
         return Worker(
             self.queue,
             self.parts.handlers,

@@ -30,7 +30,7 @@ SHORT_FORMS: Mapping[str, tuple[str, ...]] = {
 }
 """The quick start: these make a bridge named `rabbitmq` and a sink named `webhook`."""
 
-NOT_SETTINGS = re.compile(r"HAMMERWORK_(CONFIG|FAILPOINTS|TEST_\w*)")
+NOT_SETTINGS = re.compile(r"HAMMERWORK_(CONFIG|FAILPOINTS|LIFELINE|TEST_\w*)")
 
 # Kubernetes and old container links put these into every pod beside a service named "hammerwork…".
 SERVICE_LINKS = re.compile(r"HAMMERWORK_(\w+_)?(SERVICE_(HOST|PORT\w*)|PORT_\d+_(TCP|UDP)\w*)")

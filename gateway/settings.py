@@ -103,6 +103,9 @@ class WorkerSettings(Section):
     queues: tuple[str, ...] = ()
     """Only these of the handlers' queues; none named: all."""
     concurrency: int = Field(default=20, ge=1, le=10_000)
+    """Jobs at once, in each process."""
+    processes: int = Field(default=1, ge=0, le=1000)
+    """How many `hammerwork worker run` starts; 0: one a core. A gateway runs handlers in its own process."""
     lease: timedelta = Field(default=timedelta(seconds=30), ge=timedelta(seconds=1))
     drain: timedelta = Field(default=timedelta(seconds=30), ge=timedelta(0))
     """How long running handlers may take to end when the gateway stops."""

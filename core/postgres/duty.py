@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import timedelta
 from uuid import UUID, uuid4
 
@@ -21,13 +22,20 @@ class Duty:
         self._name = name
         self._hold = hold
         self._holder: UUID = uuid4()
+        self._ask_at = 0.0
 
     async def ours(self) -> bool:
-        """Take or prolong it; whether it is ours for the next `hold`."""
-        return bool(await self._database.fetch("hold_duty", self._name, self._holder, self._hold))
+        """Take it, or prolong it when a third of `hold` has passed; whether it is ours."""
+        now = time.monotonic()
+        if now < self._ask_at:
+            return True
+        held = bool(await self._database.fetch("hold_duty", self._name, self._holder, self._hold))
+        self._ask_at = now + self._hold.total_seconds() / 3 if held else 0.0
+        return held
 
     async def leave(self) -> None:
         """Let another holder take over at once. Best effort."""
+        self._ask_at = 0.0
         try:
             await self._database.fetch("leave_duty", self._name, self._holder)
         except HammerworkError:

@@ -160,6 +160,8 @@ class Relay:
     async def relay_once(self) -> int:
         """Take the next batch of events, at most BATCH; how many there were."""
         subscription = self.subscription
+        if not await self._database.fetch("read_events", subscription.name, 1):
+            return 0  # no lock and no transaction for what is mostly nothing
         async with self._database.transaction() as connection:
             if not await connection.fetch(statement("sink_position"), subscription.name):
                 return 0

@@ -1,2 +1,2 @@
--- How long until the next scheduled job is due; null when none is.
-select greatest(min(run_at) - now(), interval '0') as wait from hammerwork.jobs where state = 'scheduled'
+-- How long until the next scheduled job is due, negative when one is; null when none is scheduled.
+select min(run_at) - now() as wait from hammerwork.jobs where state = 'scheduled'

@@ -54,6 +54,10 @@ def run(
     concurrency: Annotated[
         int | None, typer.Option("--concurrency", "-c", metavar="N", min=1, help="Jobs at once.")
     ] = None,
+    processes: Annotated[
+        int | None,
+        typer.Option("--processes", metavar="N", min=0, help="Processes; 0: one a core, 1: no supervisor."),
+    ] = None,
     lease: Annotated[
         str | None, typer.Option(metavar="SPAN", help="After this silence its jobs go to others.")
     ] = None,
@@ -71,8 +75,11 @@ def run(
     is searched, too. SIGTERM or Ctrl-C hands back what has not started and lets the rest end; a second
     one cancels it. What is not given here comes from [worker] of the settings.
 
+    With several processes each has these limits for itself; a supervisor passes the signals on and
+    replaces a process that dies.
+
     \b
-      hammerwork worker run shop.jobs:handlers --queue orders --concurrency 50
+      hammerwork worker run shop.jobs:handlers --queue orders --concurrency 50 --processes 4
     """
     from ..settings import WorkerSettings, load
     from .working import work
@@ -86,16 +93,17 @@ def run(
         "poll": poll and read_duration(poll),
     }
     given = {name: value for name, value in given.items() if value is not None}
-    wanted = _fitted(WorkerSettings, {**settings.worker.model_dump(), **given})
-    work(settings, target, wanted, sorted(given))
+    number = {} if processes is None else {"processes": processes}
+    wanted = _fitted(WorkerSettings, {**settings.worker.model_dump(), **given, **number})
+    raise typer.Exit(work(settings, target, wanted, sorted(given)))
 
 
 def _fitted(model: type[WorkerSettings], values: dict[str, object]) -> WorkerSettings:
     from pydantic import ValidationError
 
-    from ..api.problems import invalid_parameters
-
     try:
         return model.model_validate(values)
     except ValidationError as error:
+        from ..api.problems import invalid_parameters
+
         raise typer.BadParameter("--" + invalid_parameters(error, model).detail) from None

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import pty
 import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
 from uuid import UUID
 
@@ -27,8 +22,8 @@ from hammerwork.core.job import Job, JobState
 from hammerwork.core.postgres.database import Database
 from hammerwork.core.queue import Queue
 
-COMMAND = Path(sys.executable).with_name("hammerwork")
-WITHIN = 30.0
+from .command import WITHIN, Hammerwork, assert_one_clear_line, ended, stopped
+
 HELP_WITHIN = 0.3
 
 COMMANDS = [
@@ -40,106 +35,6 @@ COMMANDS = [
     "sink list", "sink pause", "sink resume", "sink replay", "sink remove",
     "sink deliveries", "sink send-again",
 ]  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Ran:
-    """What a command left behind."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def rows(self) -> list[list[str]]:
-        return [line.split("\t") for line in self.out.splitlines()]
-
-
-class Hammerwork:
-    """Runs the installed console script with an environment of its own."""
-
-    def __init__(self, folder: Path, dsn: str | None = None) -> None:
-        self.folder = folder
-        self.environment = {
-            "PATH": os.environ["PATH"],
-            "HOME": str(folder),
-            "XDG_DATA_HOME": str(folder / "data"),
-        }
-        if dsn is not None:
-            self.environment["HAMMERWORK_DATABASE_URL"] = dsn
-
-    async def __call__(
-        self, *arguments: object, given: str | bytes = b"", more: Mapping[str, str] | None = None
-    ) -> Ran:
-        process = await self.started(*arguments, more=more)
-        body = given.encode() if isinstance(given, str) else given
-        out, err = await asyncio.wait_for(process.communicate(body), WITHIN)
-        assert process.returncode is not None
-        return Ran(process.returncode, out.decode(), err.decode())
-
-    async def started(
-        self, *arguments: object, more: Mapping[str, str] | None = None
-    ) -> asyncio.subprocess.Process:
-        return await asyncio.create_subprocess_exec(
-            COMMAND,
-            *map(str, arguments),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            cwd=self.folder,
-            env={**self.environment, **(more or {})},
-            # A shell that starts the tests in the background makes all its children deaf to Ctrl-C.
-            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
-        )
-
-    def on_a_terminal(self, *arguments: object, typed: str = "", columns: int = 80) -> tuple[int, str]:
-        """Run with a pseudo-terminal for all three streams; the exit code and the screen."""
-        master, slave = pty.openpty()
-        process = subprocess.Popen(
-            [COMMAND, *map(str, arguments)], stdin=slave, stdout=slave, stderr=slave,
-            cwd=self.folder, env={**self.environment, "COLUMNS": str(columns), "TERM": "xterm"},
-        )  # fmt: skip
-        os.close(slave)
-        os.write(master, typed.encode())
-        screen = b"".join(_read_all(master))
-        os.close(master)
-        return process.wait(WITHIN), screen.decode().replace("\r\n", "\n")
-
-
-def _read_all(terminal: int) -> Iterator[bytes]:
-    while True:
-        try:
-            chunk = os.read(terminal, 65536)
-        except OSError:  # Linux says EIO when the other side is closed
-            return
-        if not chunk:
-            return
-        yield chunk
-
-
-@pytest.fixture
-def bare(tmp_path: Path) -> Hammerwork:
-    """Without a database."""
-    return Hammerwork(tmp_path)
-
-
-@pytest.fixture
-def hammerwork(tmp_path: Path, dsn: str, queue: Queue) -> Hammerwork:
-    """On a fresh database with the schema."""
-    return Hammerwork(tmp_path, dsn)
-
-
-def assert_one_clear_line(ran: Ran, words: str, *, hint: str = "") -> None:
-    """`error:` with these words, `hint:` with those, nothing else, and no traceback."""
-    lines = ran.err.splitlines()
-    assert ran.code != 0
-    assert ran.out == ""
-    assert "Traceback" not in ran.err
-    assert lines[0].startswith("error: ")
-    assert words in lines[0], ran.err
-    assert [line.partition(": ")[0] for line in lines] == ["error", "hint"][: len(lines)]
-    if hint:
-        assert hint in lines[1]
 
 
 # --- help and start-up ---------------------------------------------------------------------------
@@ -606,23 +501,6 @@ queue = Queue(os.environ["HAMMERWORK_DATABASE_URL"])
 worker = Worker(queue, {"orders": lambda job: {"taken": job.payload}})
 pool = WorkerPool(worker)
 """
-
-
-@contextmanager
-def ended(process: asyncio.subprocess.Process) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        if process.returncode is None:
-            process.kill()
-
-
-async def stopped(process: asyncio.subprocess.Process) -> str:
-    """Ask for the end in good order; what it wrote to standard error."""
-    process.send_signal(signal.SIGTERM)
-    out, err = await asyncio.wait_for(process.communicate(), WITHIN)
-    assert (process.returncode, out) == (0, b""), err
-    return err.decode()
 
 
 @pytest.mark.parametrize("app", ["shop:handlers", "shop:mapping", "own:worker", "own:pool"])

@@ -21,8 +21,7 @@ from ...core.tls import client_context
 from .content import json_headers, json_pointer, text_identity
 
 if TYPE_CHECKING:
-    from aiormq.abc import DeliveredMessage
-
+    from .deliveries import Delivered
     from .link import AmqpLink
 
 log = structlog.get_logger(__name__)
@@ -139,7 +138,6 @@ class RabbitmqBridge:
         self._link_type = _client()
         self._url, self._shown_url = _usable_url(options)
         self._link: AmqpLink | None = None
-        self._repair = False
 
     async def open(self) -> None:
         await self.close()
@@ -183,7 +181,7 @@ class RabbitmqBridge:
             return
         with contextlib.suppress(Disconnected, Misconfigured):
             await link.cancel()
-            waiting = {message.delivery_tag or 0 for message in link.take_all()}
+            waiting = {message.delivery_tag for message in link.take_all()}
             await link.give_back(waiting | link.owed(delivery.handle for delivery in deliveries))
 
     async def close(self) -> None:
@@ -207,7 +205,6 @@ class RabbitmqBridge:
         if link is None:
             raise Disconnected("the bridge is not open")
         if link.lost is not None:
-            self._repair = self._repair or link.unreadable
             raise Disconnected(link.lost)
         return link
 
@@ -223,7 +220,6 @@ class RabbitmqBridge:
             silence=2 * self._options.heartbeat,
             tls=tls,
             server_name=self._options.tls.server_name,
-            repair=self._repair,
         )
 
     async def _declare(self, link: AmqpLink) -> None:
@@ -252,8 +248,8 @@ class RabbitmqBridge:
             arguments={} if options.consumer_priority is None else {"x-priority": options.consumer_priority},
         )
 
-    def _message(self, delivered: DeliveredMessage) -> Message:
-        properties = delivered.header.properties
+    def _message(self, delivered: Delivered) -> Message:
+        properties = delivered.properties
         headers, truncated = json_headers(properties.headers)
         return Message(
             body=delivered.body,
@@ -281,11 +277,11 @@ class RabbitmqBridge:
             case other:
                 assert_never(other)
 
-    def _coordinates(self, delivered: DeliveredMessage, truncated: bool) -> dict[str, Json]:
-        properties = delivered.header.properties
+    def _coordinates(self, delivered: Delivered, truncated: bool) -> dict[str, Json]:
+        properties = delivered.properties
         said = {
             "app_id": properties.app_id,
-            "type": properties.message_type,
+            "type": properties.type,
             "reply_to": properties.reply_to,
             "user_id": properties.user_id,
             "expiration": properties.expiration,
@@ -294,9 +290,9 @@ class RabbitmqBridge:
         return {
             "broker": "rabbitmq",
             "queue": self._options.queue,
-            "exchange": delivered.exchange or "",
-            "routing_key": delivered.routing_key or "",
-            "redelivered": bool(delivered.redelivered),
+            "exchange": delivered.exchange,
+            "routing_key": delivered.routing_key,
+            "redelivered": delivered.redelivered,
         } | {name: value for name, value in said.items() if value}
 
 

@@ -7,7 +7,10 @@ import contextlib
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
+from functools import lru_cache
+from operator import attrgetter
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Self, assert_never
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
@@ -29,6 +32,10 @@ log = structlog.get_logger(__name__)
 URL_HINT = "amqp://user:password@host:5672/vhost, with what is not a letter or digit in % notation"
 URL_QUERY = {"auth", "name"}
 LARGEST_COUNT = 2**31 - 2
+ALSO = ("app_id", "type", "reply_to", "user_id", "expiration", "headers_truncated")
+"""What is worth knowing about where a message came from, beside its place."""
+ALSO_SAID = attrgetter(*ALSO[:-1])
+NO_HEADERS: Mapping[str, Json] = MappingProxyType({})
 
 
 class _Options(BaseModel):
@@ -249,19 +256,24 @@ class RabbitmqBridge:
         )
 
     def _message(self, delivered: Delivered) -> Message:
-        properties = delivered.properties
-        headers, truncated = json_headers(properties.headers)
+        _, redelivered, exchange, routing_key, properties, body = delivered
+        coordinates = _place(self._options.queue, exchange, routing_key, redelivered)
+        headers, truncated = json_headers(properties.headers) if properties.headers else (NO_HEADERS, False)
+        said = (*ALSO_SAID(properties), truncated)
+        if any(said):
+            named = zip(ALSO, said, strict=True)
+            coordinates = {**coordinates, **{name: value for name, value in named if value}}
         return Message(
-            body=delivered.body,
-            id=self._identity(properties.message_id, headers, delivered.body),
+            body=body,
+            id=self._identity(properties.message_id, headers, body),
             headers=headers,
             content_type=properties.content_type or None,
             content_encoding=properties.content_encoding or None,
             priority=properties.priority,
             correlation_id=properties.correlation_id or None,
             timestamp=properties.timestamp,
-            attempt=_attempt(headers),
-            coordinates=self._coordinates(delivered, truncated),
+            attempt=_attempt(headers) if headers else None,
+            coordinates=coordinates,
         )
 
     def _identity(self, message_id: str | None, headers: Mapping[str, Json], body: bytes) -> str | None:
@@ -277,23 +289,19 @@ class RabbitmqBridge:
             case other:
                 assert_never(other)
 
-    def _coordinates(self, delivered: Delivered, truncated: bool) -> dict[str, Json]:
-        properties = delivered.properties
-        said = {
-            "app_id": properties.app_id,
-            "type": properties.type,
-            "reply_to": properties.reply_to,
-            "user_id": properties.user_id,
-            "expiration": properties.expiration,
-            "headers_truncated": truncated,
-        }
-        return {
+
+@lru_cache(maxsize=1024)
+def _place(queue: str, exchange: str, routing_key: str, redelivered: bool) -> Mapping[str, Json]:
+    """Where a message was. Most messages of a queue share it, so it is made once and cannot be changed."""
+    return MappingProxyType(
+        {
             "broker": "rabbitmq",
-            "queue": self._options.queue,
-            "exchange": delivered.exchange,
-            "routing_key": delivered.routing_key,
-            "redelivered": delivered.redelivered,
-        } | {name: value for name, value in said.items() if value}
+            "queue": queue,
+            "exchange": exchange,
+            "routing_key": routing_key,
+            "redelivered": redelivered,
+        }
+    )
 
 
 def _client() -> type[AmqpLink]:

@@ -61,17 +61,17 @@ def read_properties(payload: bytes, at: int) -> Properties:
     again for ever: text that is not UTF-8, headers that cannot be decoded or are nested without end, a
     moment beyond the year 9999. The lowest two flags stand for nothing, and brokers pass them on.
     """
-    values: dict[str, Any] = {}
+    values: list[Any] = [None] * len(Properties._fields)
     try:
         (flags,) = FLAGS.unpack_from(payload, at)
         at += FLAGS.size
-        for name, read in _named_by(flags & 0xFFFC):
-            values[name], at = read(payload, at)
+        for position, read in _named_by(flags & 0xFFFC):
+            values[position], at = read(payload, at)
     except (IndexError, struct.error) as error:
         raise Garbled("a message's properties break off") from error
     if at != len(payload):
         raise Garbled("a message's properties are not as long as their parts")
-    return Properties(**values)
+    return Properties(*values)
 
 
 def read_text(data: bytes, at: int) -> tuple[str, int]:
@@ -118,10 +118,10 @@ _READERS: dict[str, Callable[[bytes, int], tuple[Any, int]]] = {
 
 
 @cache
-def _named_by(flags: int) -> tuple[tuple[str, Callable[[bytes, int], tuple[Any, int]]], ...]:
+def _named_by(flags: int) -> tuple[tuple[int, Callable[[bytes, int], tuple[Any, int]]], ...]:
     """The properties that a content header's flags announce, the highest first, each with its reader."""
     return tuple(
-        (name, _READERS.get(name, read_text))
+        (position, _READERS.get(name, read_text))
         for position, name in enumerate(Properties._fields)
         if flags & 1 << 15 - position
     )

@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from datetime import timedelta
 
 import asyncpg
 import pytest
@@ -30,6 +31,8 @@ class ScriptedBroker:
 
     def __init__(self, *pulls: Sequence[str] | Exception) -> None:
         self._pulls = deque(pulls)
+        self.wanted: Want | None = None
+        """The latest pull that may wait."""
         self.opened = 0
         self.pulled: list[str] = []
         self.settled: list[str] = []
@@ -38,8 +41,13 @@ class ScriptedBroker:
     async def open(self) -> None:
         self.opened += 1
 
+    def push(self, *pulls: Sequence[str]) -> None:
+        self.wanted = None
+        self._pulls.extend(pulls)
+
     async def pull(self, want: Want) -> Sequence[Delivery]:
         if not self._pulls:
+            self.wanted = want if want.wait else self.wanted
             await asyncio.sleep(min(0.01, want.wait.total_seconds()))
             return []
         match self._pulls.popleft():
@@ -176,3 +184,24 @@ async def test_a_batch_ahead_that_cannot_be_mapped_goes_back_alone(
     assert broker.settled == ["a", "b"]
     assert broker.released == ["b"]
     assert sorted(await stored(connection)) == ["a", "b"]
+
+
+async def test_only_a_message_in_company_waits_for_more(database: Database) -> None:
+    broker = ScriptedBroker()
+
+    async def linger_after(settled: int) -> timedelta:
+        async def idle() -> bool:
+            return len(broker.settled) == settled and broker.wanted is not None
+
+        await until(idle)
+        assert broker.wanted is not None
+        return broker.wanted.linger
+
+    async with running(intake_of(database, broker)):
+        assert await linger_after(0) == timedelta(0)
+        broker.push(["a"])
+        assert await linger_after(1) == timedelta(0)
+        broker.push(["b", "c"])
+        assert await linger_after(3) > timedelta(0)
+        broker.push(["d"])
+        assert await linger_after(4) == timedelta(0)

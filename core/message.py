@@ -92,9 +92,10 @@ class Bridge(Protocol):
     """What stands between one broker queue and the intake. A bridge speaks to its broker only.
 
     The framework calls, one call at a time and in this order: `open`, then `pull` and `settle` or
-    `release` again and again, then `close`. It owns the transaction, deduplication, dead letters,
-    backpressure and reconnecting, so a bridge has no retry loop and never sees Postgres. The same object
-    is opened again after a `close`, and a `pull` may follow a `release`.
+    `release` again and again, then `close`. While one pull's deliveries are stored it pulls once more, so
+    two pulls may be unsettled; they are settled in their order. It owns the transaction, deduplication,
+    dead letters, backpressure and reconnecting, so a bridge has no retry loop and never sees Postgres. The
+    same object is opened again after a `close`, and a `pull` may follow a `release`.
 
     Raise `Disconnected` from any method when the broker is gone: the framework closes, backs off and
     opens again. Raise `Misconfigured` when trying again cannot help (wrong password, missing queue):
@@ -109,7 +110,8 @@ class Bridge(Protocol):
         ...
 
     async def pull(self, want: Want) -> Sequence[Delivery]:
-        """The next deliveries, in the broker's order; an empty sequence when `want.wait` passed.
+        """The next deliveries, in the broker's order; an empty sequence when `want.wait` passed. Where that
+        is nothing: those that are there already.
 
         Must return within about `want.wait` + `want.linger`; it is never cancelled half-way, so it
         may hold messages that it has received.

@@ -7,7 +7,10 @@ import contextlib
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
+from functools import lru_cache
+from operator import attrgetter
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Self, assert_never
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
@@ -21,8 +24,7 @@ from ...core.tls import client_context
 from .content import json_headers, json_pointer, text_identity
 
 if TYPE_CHECKING:
-    from aiormq.abc import DeliveredMessage
-
+    from .deliveries import Delivered
     from .link import AmqpLink
 
 log = structlog.get_logger(__name__)
@@ -30,6 +32,10 @@ log = structlog.get_logger(__name__)
 URL_HINT = "amqp://user:password@host:5672/vhost, with what is not a letter or digit in % notation"
 URL_QUERY = {"auth", "name"}
 LARGEST_COUNT = 2**31 - 2
+ALSO = ("app_id", "type", "reply_to", "user_id", "expiration", "headers_truncated")
+"""What is worth knowing about where a message came from, beside its place."""
+ALSO_SAID = attrgetter(*ALSO[:-1])
+NO_HEADERS: Mapping[str, Json] = MappingProxyType({})
 
 
 class _Options(BaseModel):
@@ -139,7 +145,6 @@ class RabbitmqBridge:
         self._link_type = _client()
         self._url, self._shown_url = _usable_url(options)
         self._link: AmqpLink | None = None
-        self._repair = False
 
     async def open(self) -> None:
         await self.close()
@@ -183,7 +188,7 @@ class RabbitmqBridge:
             return
         with contextlib.suppress(Disconnected, Misconfigured):
             await link.cancel()
-            waiting = {message.delivery_tag or 0 for message in link.take_all()}
+            waiting = {message.delivery_tag for message in link.take_all()}
             await link.give_back(waiting | link.owed(delivery.handle for delivery in deliveries))
 
     async def close(self) -> None:
@@ -207,7 +212,6 @@ class RabbitmqBridge:
         if link is None:
             raise Disconnected("the bridge is not open")
         if link.lost is not None:
-            self._repair = self._repair or link.unreadable
             raise Disconnected(link.lost)
         return link
 
@@ -223,7 +227,6 @@ class RabbitmqBridge:
             silence=2 * self._options.heartbeat,
             tls=tls,
             server_name=self._options.tls.server_name,
-            repair=self._repair,
         )
 
     async def _declare(self, link: AmqpLink) -> None:
@@ -252,20 +255,25 @@ class RabbitmqBridge:
             arguments={} if options.consumer_priority is None else {"x-priority": options.consumer_priority},
         )
 
-    def _message(self, delivered: DeliveredMessage) -> Message:
-        properties = delivered.header.properties
-        headers, truncated = json_headers(properties.headers)
+    def _message(self, delivered: Delivered) -> Message:
+        _, redelivered, exchange, routing_key, properties, body = delivered
+        coordinates = _place(self._options.queue, exchange, routing_key, redelivered)
+        headers, truncated = json_headers(properties.headers) if properties.headers else (NO_HEADERS, False)
+        said = (*ALSO_SAID(properties), truncated)
+        if any(said):
+            named = zip(ALSO, said, strict=True)
+            coordinates = {**coordinates, **{name: value for name, value in named if value}}
         return Message(
-            body=delivered.body,
-            id=self._identity(properties.message_id, headers, delivered.body),
+            body=body,
+            id=self._identity(properties.message_id, headers, body),
             headers=headers,
             content_type=properties.content_type or None,
             content_encoding=properties.content_encoding or None,
             priority=properties.priority,
             correlation_id=properties.correlation_id or None,
             timestamp=properties.timestamp,
-            attempt=_attempt(headers),
-            coordinates=self._coordinates(delivered, truncated),
+            attempt=_attempt(headers) if headers else None,
+            coordinates=coordinates,
         )
 
     def _identity(self, message_id: str | None, headers: Mapping[str, Json], body: bytes) -> str | None:
@@ -281,23 +289,19 @@ class RabbitmqBridge:
             case other:
                 assert_never(other)
 
-    def _coordinates(self, delivered: DeliveredMessage, truncated: bool) -> dict[str, Json]:
-        properties = delivered.header.properties
-        said = {
-            "app_id": properties.app_id,
-            "type": properties.message_type,
-            "reply_to": properties.reply_to,
-            "user_id": properties.user_id,
-            "expiration": properties.expiration,
-            "headers_truncated": truncated,
-        }
-        return {
+
+@lru_cache(maxsize=1024)
+def _place(queue: str, exchange: str, routing_key: str, redelivered: bool) -> Mapping[str, Json]:
+    """Where a message was. Most messages of a queue share it, so it is made once and cannot be changed."""
+    return MappingProxyType(
+        {
             "broker": "rabbitmq",
-            "queue": self._options.queue,
-            "exchange": delivered.exchange or "",
-            "routing_key": delivered.routing_key or "",
-            "redelivered": bool(delivered.redelivered),
-        } | {name: value for name, value in said.items() if value}
+            "queue": queue,
+            "exchange": exchange,
+            "routing_key": routing_key,
+            "redelivered": redelivered,
+        }
+    )
 
 
 def _client() -> type[AmqpLink]:

@@ -1,18 +1,18 @@
-"""What a producer may put into an AMQP 0-9-1 message, made readable whatever it is: frames that the
-client would choke on, and header tables as JSON."""
+"""What a producer may put into an AMQP 0-9-1 message, made readable whatever it is: its properties, and
+its header table as JSON."""
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import hashlib
 import json
 import math
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import SupportsIndex
+from functools import cache
+from typing import Any, NamedTuple
 
 from ...core.job import Json
 
@@ -22,138 +22,109 @@ DEEPEST_HEADER = 16
 UNREADABLE_HEADERS = "hammerwork-unreadable"
 """The header that stands for a whole table that could not be decoded; its value is the start of it."""
 
-FRAME_METHOD, FRAME_HEADER, FRAME_END = 1, 2, b"\xce"
-FRAME_START = struct.Struct(">BHI")
-CONTENT_START = struct.Struct(">HHQH")
-CLOSE_METHOD = struct.pack(">HH", 10, 50)
-DELIVER_METHOD = struct.pack(">HH", 60, 60)
-FLAG_HEADERS, FLAG_TIMESTAMP = 1 << 13, 1 << 6
-FLAGS_OF_ONE_BYTE = (1 << 12, 1 << 11)
+FLAGS = struct.Struct(">H")
+LONG = struct.Struct(">I")
+MOMENT = struct.Struct(">Q")
+SECONDS = 0xFFFF_FFFF
+"""A timestamp above this (the year 2106) is meant in milliseconds."""
 LATEST_MILLISECOND = 253_402_300_799_000
 LONGEST_SHORT_STRING = 255
 
 
-class FrameReader(asyncio.StreamReader):
-    """A stream of AMQP frames on its way to the client, which may repair those that nobody can read.
+class Garbled(ValueError):
+    """Bytes that the protocol does not allow; what follows them means nothing."""
 
-    aiormq and pamqp end the connection over a message whose properties are not UTF-8, whose timestamp
-    lies beyond the year 9999 or whose headers are nested some hundred levels deep. The broker would
-    deliver it again, for ever. With `repair`, such a frame is rewritten as it comes in.
+
+class Properties(NamedTuple):
+    """What a producer said about a message, None where it said nothing."""
+
+    content_type: str | None = None
+    content_encoding: str | None = None
+    headers: Mapping[str, object] | None = None
+    delivery_mode: int | None = None
+    priority: int | None = None
+    correlation_id: str | None = None
+    reply_to: str | None = None
+    expiration: str | None = None
+    message_id: str | None = None
+    timestamp: datetime | None = None
+    type: str | None = None
+    user_id: str | None = None
+    app_id: str | None = None
+    cluster_id: str | None = None
+
+
+def read_properties(payload: bytes, at: int) -> Properties:
+    """The properties from `at` to the end of a content header; raises Garbled.
+
+    What no Python value can hold is made readable, never refused, or the broker would deliver the message
+    again for ever: text that is not UTF-8, headers that cannot be decoded or are nested without end, a
+    moment beyond the year 9999. The lowest two flags stand for nothing, and brokers pass them on.
     """
-
-    def __init__(self, *, repair: bool, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(loop=loop)
-        self._repair = repair
-        self._clock = loop.time
-        self._partial = b""
-        self.latest = b""
-        """The bytes that arrived last: where the broker says why it closes."""
-        self.latest_at = loop.time()
-
-    def feed_data(self, data: Iterable[SupportsIndex]) -> None:
-        received = bytes(data)
-        self.latest, self.latest_at = received, self._clock()
-        super().feed_data(self._repaired(received) if self._repair else received)
-
-    def _repaired(self, data: bytes) -> bytes:
-        pending, whole, start = self._partial + data, [], 0
-        while len(pending) - start >= FRAME_START.size:
-            size = FRAME_START.unpack_from(pending, start)[2]
-            end = start + FRAME_START.size + size + len(FRAME_END)
-            if end > len(pending):
-                break
-            whole.append(readable_frame(pending[start:end]))
-            start = end
-        self._partial = pending[start:]
-        return b"".join(whole)
-
-
-def refusal_in(received: bytes) -> str | None:
-    """The text of a Connection.Close (`NOT_ALLOWED - vhost x not found`) at the end of `received`."""
-    start = received.rfind(CLOSE_METHOD)
-    if start < 0:
-        return None
-    text, _ = _short_string(received, start + len(CLOSE_METHOD) + 2)
-    return text.decode("utf-8", "backslashreplace")
-
-
-def readable_frame(frame: bytes) -> bytes:
-    """`frame` itself, or the same with what cannot be decoded replaced. Bodies are never touched."""
-    import pamqp.frame
-
-    kind, channel, _ = FRAME_START.unpack_from(frame)
-    payload = frame[FRAME_START.size : -1]
-    delivers = kind == FRAME_METHOD and payload.startswith(DELIVER_METHOD)
-    if kind != FRAME_HEADER and not delivers:
-        return frame
+    values: list[Any] = [None] * len(Properties._fields)
     try:
-        pamqp.frame.unmarshal(frame)
-    except Exception:  # struct, Unicode, overflow and recursion errors all mean the same here
-        repaired = _readable_delivery(payload) if delivers else _readable_properties(payload)
-        return FRAME_START.pack(kind, channel, len(repaired)) + repaired + FRAME_END
-    return frame
+        (flags,) = FLAGS.unpack_from(payload, at)
+        at += FLAGS.size
+        for position, read in _named_by(flags & 0xFFFC):
+            values[position], at = read(payload, at)
+    except (IndexError, struct.error) as error:
+        raise Garbled("a message's properties break off") from error
+    if at != len(payload):
+        raise Garbled("a message's properties are not as long as their parts")
+    return Properties(*values)
 
 
-def _readable_delivery(payload: bytes) -> bytes:
-    """Basic.Deliver: consumer tag, delivery tag and flag as they are; exchange and routing key readable."""
-    at = len(DELIVER_METHOD)
-    at += 1 + payload[at] + 8 + 1
-    exchange, after = _short_string(payload, at)
-    routing_key, _ = _short_string(payload, after)
-    return payload[:at] + _readable_short(exchange) + _readable_short(routing_key)
-
-
-def _readable_properties(payload: bytes) -> bytes:
-    """A content header whose readable properties stay, in the order of the protocol's flags."""
-    class_id, weight, body_size, flags = CONTENT_START.unpack_from(payload)
-    kept, parts, at = flags & 0xFFFC, [], CONTENT_START.size
-    for bit in (1 << position for position in range(15, 1, -1)):
-        if not flags & bit:
-            continue
-        part, at = _readable_property(payload, at, bit)
-        if part is None:
-            kept &= ~bit
-        else:
-            parts.append(part)
-    return CONTENT_START.pack(class_id, weight, body_size, kept) + b"".join(parts)
-
-
-def _readable_property(payload: bytes, at: int, bit: int) -> tuple[bytes | None, int]:
-    """One property made readable (None: dropped), and where the next one begins."""
-    if bit == FLAG_HEADERS:
-        end = at + 4 + int.from_bytes(payload[at : at + 4], "big")
-        return _readable_table(payload[at:end]), end
-    if bit == FLAG_TIMESTAMP:
-        in_range = int.from_bytes(payload[at : at + 8], "big") <= LATEST_MILLISECOND
-        return (payload[at : at + 8] if in_range else None), at + 8
-    if bit in FLAGS_OF_ONE_BYTE:
-        return payload[at : at + 1], at + 1
-    text, after = _short_string(payload, at)
-    return _readable_short(text), after
-
-
-def _readable_table(table: bytes) -> bytes:
-    import pamqp.decode
-    import pamqp.encode
-
-    try:
-        pamqp.decode.field_table(table)
-    except Exception:  # as in readable_frame
-        return pamqp.encode.field_table({UNREADABLE_HEADERS: bytearray(table[4 : 4 + 1024])})
-    return table
-
-
-def _readable_short(text: bytes) -> bytes:
-    """A short string in UTF-8; different bytes stay different, because one of them may be an identity."""
-    readable = text.decode("utf-8", "backslashreplace").encode()
-    if len(readable) > LONGEST_SHORT_STRING:
-        readable = f"sha256:{hashlib.sha256(text).hexdigest()}".encode()
-    return bytes([len(readable)]) + readable
-
-
-def _short_string(data: bytes, at: int) -> tuple[bytes, int]:
+def read_text(data: bytes, at: int) -> tuple[str, int]:
+    """A short string and where it ends. Different bytes stay different, one of them may be an identity."""
     end = at + 1 + data[at]
-    return data[at + 1 : end], end
+    text = data[at + 1 : end]
+    try:
+        return text.decode(), end
+    except UnicodeDecodeError:
+        readable = text.decode("utf-8", "backslashreplace")
+    if len(readable.encode()) > LONGEST_SHORT_STRING:
+        readable = f"sha256:{hashlib.sha256(text).hexdigest()}"
+    return readable, end
+
+
+def _read_octet(data: bytes, at: int) -> tuple[int, int]:
+    return data[at], at + 1
+
+
+def _read_moment(data: bytes, at: int) -> tuple[datetime | None, int]:
+    (moment,) = MOMENT.unpack_from(data, at)
+    if moment > LATEST_MILLISECOND:
+        return None, at + MOMENT.size
+    return datetime.fromtimestamp(moment if moment <= SECONDS else moment / 1000, UTC), at + MOMENT.size
+
+
+def _read_table(data: bytes, at: int) -> tuple[Mapping[str, object], int]:
+    import pamqp.decode
+
+    end = at + LONG.size + LONG.unpack_from(data, at)[0]
+    table = data[at:end]
+    try:
+        return pamqp.decode.field_table(table)[1], end
+    except Exception:  # struct, Unicode, overflow and recursion errors all mean the same here
+        return {UNREADABLE_HEADERS: table[LONG.size : LONG.size + 1024]}, end
+
+
+_READERS: dict[str, Callable[[bytes, int], tuple[Any, int]]] = {
+    "headers": _read_table,
+    "delivery_mode": _read_octet,
+    "priority": _read_octet,
+    "timestamp": _read_moment,
+}
+
+
+@cache
+def _named_by(flags: int) -> tuple[tuple[int, Callable[[bytes, int], tuple[Any, int]]], ...]:
+    """The properties that a content header's flags announce, the highest first, each with its reader."""
+    return tuple(
+        (position, _READERS.get(name, read_text))
+        for position, name in enumerate(Properties._fields)
+        if flags & 1 << 15 - position
+    )
 
 
 def json_headers(table: Mapping[str, object] | None) -> tuple[dict[str, Json], bool]:

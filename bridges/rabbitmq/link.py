@@ -1,7 +1,7 @@
 """One AMQP connection with one consuming channel: what arrives, what is owed, and when it is lost.
 
-Built on aiormq, the client underneath aio-pika: aio-pika's own message object refuses some properties
-that a producer may send, inside a callback, and the message would hang unacknowledged for ever.
+Built on aiormq, the client underneath aio-pika, for all that the two sides say to each other but the
+deliveries: those are taken off the wire (wire.py) before it sees them.
 """
 
 from __future__ import annotations
@@ -10,18 +10,17 @@ import asyncio
 import contextlib
 import ssl
 from collections import deque
-from collections.abc import Awaitable, Iterable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Self, TypeVar
 
 import aiormq
 from aiormq import exceptions as refused
 from aiormq.abc import AbstractChannel, AbstractConnection, DeliveredMessage
-from aiormq.connection import TransportFactory
-from yarl import URL
 
 from ...core.errors import Disconnected, Misconfigured
-from .content import FrameReader, refusal_in
+from .deliveries import Delivered
+from .wire import Wire
 
 Answer = TypeVar("Answer")
 
@@ -36,23 +35,21 @@ class AmqpLink:
     """A channel and the deliveries on it, as long as it lives; never reconnected, only replaced.
 
     `buffer` holds what arrived and was not taken; `unsettled` the delivery tags that were taken and are
-    owed an answer, oldest first; `lost` the reason once the link is dead; `unreadable` whether it died
-    of a frame that the client could not read.
+    owed an answer, oldest first; `lost` the reason once the link is dead.
     """
 
     def __init__(
         self,
         connection: AbstractConnection,
         channel: AbstractChannel,
-        wire: _Wire,
+        wire: Wire,
         *,
         silence: timedelta,
     ) -> None:
         self.channel = channel
-        self.buffer: deque[DeliveredMessage] = deque()
+        self.buffer: deque[Delivered] = deque()
         self.unsettled: dict[int, None] = {}
         self.lost: str | None = None
-        self.unreadable = False
         self._buffered = 0
         self._connection = connection
         self._wire = wire
@@ -61,6 +58,7 @@ class AmqpLink:
         self._arrival = asyncio.Event()
         self._wanted = (1, 1)
         self._closing = False
+        wire.receive = self._on_messages
         channel.on_consumer_cancel_callbacks.add(self._on_cancelled)
         for closing in (channel.closing, connection.closing):
             closing.add_done_callback(self._on_closed)
@@ -75,18 +73,18 @@ class AmqpLink:
         silence: timedelta,
         tls: ssl.SSLContext | None = None,
         server_name: str | None = None,
-        repair: bool = False,
     ) -> Self:
         """Connect and open a channel within `timeout`, or raise Misconfigured or Disconnected.
 
-        A link that heard nothing for `silence` is lost. `repair` is FrameReader's.
+        A link that heard nothing for `silence` is lost.
         """
-        wire = _Wire(server_name=server_name, repair=repair)
+        wire = Wire(server_name=server_name)
         connection = aiormq.Connection(
             url, context=tls, transport_factory=wire, client_properties={"connection_name": name}
         )
         try:
             await _answer(connection.connect(), timeout, wire)
+            wire.limit_frames(connection.connection_tune.frame_max)
             channel = await _answer(connection.channel(publisher_confirms=False), timeout, wire)
         except BaseException:
             with contextlib.suppress(*GONE, asyncio.CancelledError):
@@ -107,7 +105,7 @@ class AmqpLink:
         await self.ask(self.channel.basic_qos(prefetch_count=prefetch))
         self._consumer = tag
         await self.ask(
-            self.channel.basic_consume(queue, self._on_message, consumer_tag=tag, arguments=dict(arguments))
+            self.channel.basic_consume(queue, _unexpected, consumer_tag=tag, arguments=dict(arguments))
         )
 
     async def cancel(self) -> None:
@@ -127,9 +125,9 @@ class AmqpLink:
                 await self._arrival.wait()
         self._listen()
 
-    def take(self, count: int, size: int) -> list[DeliveredMessage]:
+    def take(self, count: int, size: int) -> list[Delivered]:
         """At most `count` messages and, but for the first, `size` bytes: they are owed an answer now."""
-        taken: list[DeliveredMessage] = []
+        taken: list[Delivered] = []
         while self.buffer and len(taken) < count:
             length = len(self.buffer[0].body)
             if taken and length > size:
@@ -137,11 +135,11 @@ class AmqpLink:
             size -= length
             self._buffered -= length
             message = self.buffer.popleft()
-            self.unsettled[message.delivery_tag or 0] = None
+            self.unsettled[message.delivery_tag] = None
             taken.append(message)
         return taken
 
-    def take_all(self) -> list[DeliveredMessage]:
+    def take_all(self) -> list[Delivered]:
         return self.take(len(self.buffer), self._buffered)
 
     def owed(self, handles: Iterable[tuple[object, int]]) -> set[int]:
@@ -199,9 +197,9 @@ class AmqpLink:
         if silent > self._silence:
             self._lose(f"nothing was heard from the broker for {silent:.0f} s")
 
-    async def _on_message(self, message: DeliveredMessage) -> None:
-        self.buffer.append(message)
-        self._buffered += len(message.body)
+    def _on_messages(self, messages: Sequence[Delivered]) -> None:
+        self.buffer.extend(messages)
+        self._buffered += sum(len(message.body) for message in messages)
         if self._enough():
             self._arrival.set()
 
@@ -210,7 +208,6 @@ class AmqpLink:
 
     def _on_closed(self, closing: asyncio.Future[Any]) -> None:
         error = None if closing.cancelled() else closing.exception()
-        self.unreadable = self.unreadable or _choked(error)
         self._lose(f"the connection was closed: {_text(error)}" if error else "the connection was closed")
 
     def _lose(self, reason: str) -> None:
@@ -218,46 +215,7 @@ class AmqpLink:
         self._arrival.set()
 
 
-class _Wire(TransportFactory):
-    """Opens the socket, and can drop it."""
-
-    def __init__(self, *, server_name: str | None, repair: bool) -> None:
-        self._server_name = server_name
-        self._repair = repair
-        self._writer: asyncio.StreamWriter | None = None
-        self._reader: FrameReader | None = None
-
-    async def create(self, url: URL, **kwargs: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        loop = asyncio.get_running_loop()
-        tls = await kwargs["ssl_context_provider"].get_context() if url.scheme == "amqps" else None
-        reader = FrameReader(repair=self._repair, loop=loop)
-        protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
-        transport, _ = await loop.create_connection(
-            lambda: protocol,
-            url.host or "",
-            url.port or 0,
-            ssl=tls,
-            server_hostname=self._server_name if tls else None,
-        )
-        self._reader = reader
-        self._writer = asyncio.StreamWriter(transport, protocol, reader, loop)
-        return reader, self._writer
-
-    @property
-    def heard_at(self) -> float:
-        assert self._reader is not None
-        return self._reader.latest_at
-
-    @property
-    def refusal(self) -> str | None:
-        return refusal_in(self._reader.latest) if self._reader is not None else None
-
-    def cut(self) -> None:
-        if self._writer is not None:
-            self._writer.transport.abort()
-
-
-async def _answer(request: Awaitable[Answer], within: timedelta, wire: _Wire) -> Answer:
+async def _answer(request: Awaitable[Answer], within: timedelta, wire: Wire) -> Answer:
     try:
         async with asyncio.timeout(within.total_seconds()):
             return await request
@@ -273,7 +231,7 @@ async def _answer(request: Awaitable[Answer], within: timedelta, wire: _Wire) ->
         raise _translated(error, wire) from error
 
 
-def _translated(error: BaseException, wire: _Wire) -> Misconfigured | Disconnected:
+def _translated(error: BaseException, wire: Wire) -> Misconfigured | Disconnected:
     """What an error means for who runs the bridge: a setting to fix, or a broker to wait for."""
     match error:
         case refused.ChannelNotFoundEntity():
@@ -295,10 +253,10 @@ def _translated(error: BaseException, wire: _Wire) -> Misconfigured | Disconnect
     return Misconfigured(_text(error), hint=hint)
 
 
-def _choked(error: BaseException | None) -> bool:
-    known = (refused.AMQPConnectionError, refused.AMQPChannelError, OSError, asyncio.CancelledError)
-    return error is not None and not isinstance(error, known)
-
-
 def _text(error: BaseException) -> str:
     return str(error) or type(error).__name__
+
+
+async def _unexpected(message: DeliveredMessage) -> None:
+    """The client's own consumer. It is registered so that the client tells a cancel; the wire takes all
+    deliveries before the client sees them."""

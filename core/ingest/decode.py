@@ -9,6 +9,7 @@ import math
 import re
 import zlib
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal, NoReturn
 
@@ -209,10 +210,7 @@ def check_storable(value: Json, what: str, levels: int = MAX_DEPTH) -> None:
         case None | bool():
             return
         case str():
-            if "\0" in value:
-                raise BadMessage("nul_character", f"in {what}")
-            if not value.isascii() and not _encodable(value):
-                raise BadMessage("lone_surrogate", f"in {what}")
+            _check_text(value, what)
         case int():
             if value.bit_length() > 332:  # 100 digits
                 raise BadMessage("number_out_of_range", f"in {what}")
@@ -222,25 +220,34 @@ def check_storable(value: Json, what: str, levels: int = MAX_DEPTH) -> None:
         case dict() | list() | tuple():
             if levels == 0:
                 raise BadMessage("too_deep", f"in {what}")
+            members: Iterable[Json] = value
             if isinstance(value, dict):
-                for key, member in value.items():
-                    if not isinstance(key, str):
-                        raise BadMessage("not_json", f"{what} has a key that is a {type(key).__name__}")
-                    check_storable(key, f"a key of {what}", levels)
-                    check_storable(member, what, levels - 1)
-            else:
-                for member in value:
+                try:
+                    keys = "".join(value)
+                except TypeError as error:
+                    raise BadMessage("not_json", f"{what} has a key that is not text") from error
+                _check_text(keys, "a key of ", what)
+                members = value.values()
+            _check_text("".join([member for member in members if type(member) is str]), what)
+            for member in members:
+                if type(member) not in _CHECKED:
                     check_storable(member, what, levels - 1)
         case _:
             raise BadMessage("not_json", f"{what} holds a {type(value).__name__}")
 
 
-def _encodable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+_CHECKED = frozenset({str, bool, type(None)})
+"""The types of a container's members that need no look of their own: its texts are looked at all at once."""
+
+
+def _check_text(text: str, *where: str) -> None:
+    if "\0" in text:
+        raise BadMessage("nul_character", f"in {''.join(where)}")
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise BadMessage("lone_surrogate", f"in {''.join(where)}") from error
 
 
 def utf8_text(body: bytes) -> str:

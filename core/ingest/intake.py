@@ -7,9 +7,8 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from hashlib import sha256
 from uuid import UUID
 
 import asyncpg
@@ -18,14 +17,14 @@ import structlog
 from ..backoff import Backoff
 from ..errors import BadMessage, Disconnected, HammerworkError, Misconfigured, Unavailable
 from ..failpoints import reach
-from ..identity import new_id
 from ..message import Bridge, Delivery, Fate, Message, Receipt, Want
 from ..postgres import store
 from ..postgres.database import Connection, Database, describe, statement
 from ..status import Status
-from .burial import Burial, bury
+from .burial import bury
 from .decode import Decoder
 from .fields import printable
+from .item import Item
 from .mapping import Mapper
 
 log = structlog.get_logger(__name__)
@@ -36,8 +35,11 @@ HOLD = 5.0
 LONGEST_PAUSE = 5.0
 """Seconds between two tries to open a bridge: ingest resumes within 10 s of a broker's return."""
 
+TURN = 25
+"""Messages that are mapped before others on the event loop have their turn: the batch before, on its way
+into the database, first of all."""
+
 MISCONFIGURED_RETRY = 30.0
-LONGEST_ID = 255
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,24 +74,13 @@ class IntakeCounts:
     reconnects: int = 0
 
 
-@dataclass(slots=True, kw_only=True)
-class _Item:
-    """One delivery on its way: what it is to become, and under which identity."""
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """What one pull brought, in its order, and when (on the monotonic clock)."""
 
-    delivery: Delivery
-    message_id: str | None
-    digest: bytes
-    row: tuple[object, ...] | None = None
-    bad: BadMessage | None = None
-    letter_id: UUID = field(default_factory=new_id)
-
-    @property
-    def job_id(self) -> UUID | None:
-        return None if self.row is None else self.row[0]  # type: ignore[return-value]
-
-    @property
-    def filtered(self) -> bool:
-        return self.row is None and self.bad is None
+    deliveries: Sequence[Delivery]
+    items: list[Item]
+    started: float
 
 
 class Intake:
@@ -174,26 +165,50 @@ class Intake:
             log.exception("bridge did not close cleanly", bridge=self.bridge.name)
 
     async def _pump(self, backoff: Backoff) -> None:
+        """Batch after batch. While one is stored the next is pulled and mapped, as far as it is there, so
+        that Python and Postgres work at the same time. A message that comes alone is not kept waiting for
+        others, unless others came with the one before."""
         limits = self._limits
-        want = Want(count=limits.count, size=limits.size, wait=limits.wait, linger=limits.linger)
-        while not self._stopping.is_set():
-            deliveries = await self.bridge.pull(want)
-            if not deliveries:
+        gather = Want(count=limits.count, size=limits.size, wait=limits.wait, linger=limits.linger)
+        prompt = replace(gather, linger=timedelta(0))
+        at_once = replace(prompt, wait=timedelta(0))
+        batch, want = None, prompt
+        while batch is not None or not self._stopping.is_set():
+            if batch is None:
+                batch = await self._take(want)
                 continue
-            started = time.monotonic()
-            await reach("intake.pulled")
-            try:
-                items = await self._prepare_all(deliveries)
-                receipts = await self._until_stored(items)
-            except HammerworkError:
-                await self._release(deliveries)
-                raise
-            await reach("intake.committed")
-            await self.bridge.settle(receipts)
-            await reach("intake.settled")
-            self._count(receipts, time.monotonic() - started)
-            self.status.progressed()
+            want = prompt if len(batch.deliveries) == 1 else gather
+            stored, ahead = await asyncio.gather(
+                self._until_stored(batch.items), self._take(at_once), return_exceptions=True
+            )
+            if isinstance(stored, BaseException):
+                also = ahead.deliveries if isinstance(ahead, _Batch) else ()
+                await self._release([*batch.deliveries, *also])
+                raise stored
+            await self._settle(batch, stored)
             backoff.reset()
+            if isinstance(ahead, BaseException):
+                raise ahead
+            batch = ahead
+
+    async def _take(self, want: Want) -> _Batch | None:
+        """Pull the next deliveries and map them. Where the world is in the way, they go back."""
+        if self._stopping.is_set() or not (deliveries := await self.bridge.pull(want)):
+            return None
+        started = time.monotonic()
+        await reach("intake.pulled")
+        try:
+            return _Batch(deliveries, await self._prepare_all(deliveries), started)
+        except HammerworkError:
+            await self._release(deliveries)
+            raise
+
+    async def _settle(self, batch: _Batch, receipts: Sequence[Receipt]) -> None:
+        await reach("intake.committed")
+        await self.bridge.settle(receipts)
+        await reach("intake.settled")
+        self._count(receipts, time.monotonic() - batch.started)
+        self.status.progressed()
 
     async def _release(self, deliveries: Sequence[Delivery]) -> None:
         with suppress(Disconnected):
@@ -201,31 +216,31 @@ class Intake:
 
     # --- from a delivery to what is to be stored ---
 
-    async def _prepare_all(self, deliveries: Sequence[Delivery]) -> list[_Item]:
+    async def _prepare_all(self, deliveries: Sequence[Delivery]) -> list[Item]:
         if self._mapper.waits:
             return await asyncio.gather(*map(self._prepare, deliveries))
-        return [await self._prepare(delivery) for delivery in deliveries]
+        items = []
+        for start in range(0, len(deliveries), TURN):
+            items += [await self._prepare(delivery) for delivery in deliveries[start : start + TURN]]
+            await asyncio.sleep(0)
+        return items
 
-    async def _prepare(self, delivery: Delivery) -> _Item:
+    async def _prepare(self, delivery: Delivery) -> Item:
         message = delivery.message
-        item = _Item(
-            delivery=delivery,
-            message_id=inbox_id(message.id),
-            digest=sha256(message.body).digest() if message.id else b"",
-        )
+        item = Item(delivery)
         try:
             self._refuse_poison(message)
             item.row = await self.row_for(message)
         except BadMessage as bad:
-            item.bad = bad
+            item.refuse(bad)
         except Misconfigured as error:
-            item.bad = BadMessage("mapping_failed", str(error))
+            item.refuse(BadMessage("mapping_failed", str(error)))
         except (HammerworkError, MemoryError):
             raise
         except (Exception, SystemExit) as error:
             # Nobody foresaw this message. Held, it would come again and break the bridge again, for ever.
             log.exception("a message cannot be mapped", bridge=self.bridge.name)
-            item.bad = BadMessage("mapping_failed", printable(f"{type(error).__name__}: {error}"))
+            item.refuse(BadMessage("mapping_failed", printable(f"{type(error).__name__}: {error}")))
         return item
 
     def _refuse_poison(self, message: Message) -> None:
@@ -235,7 +250,7 @@ class Intake:
 
     # --- the transaction ---
 
-    async def _until_stored(self, items: list[_Item]) -> list[Receipt]:
+    async def _until_stored(self, items: list[Item]) -> list[Receipt]:
         """Store the batch, again when its COMMIT is unknown or Postgres is away for a moment.
 
         Ids are made before the first try, so a batch that was stored after all meets its own rows.
@@ -260,7 +275,7 @@ class Intake:
             except asyncpg.PostgresError as error:
                 return await self._isolate(items, error)
 
-    async def _isolate(self, items: list[_Item], error: asyncpg.PostgresError) -> list[Receipt]:
+    async def _isolate(self, items: list[Item], error: asyncpg.PostgresError) -> list[Receipt]:
         """Postgres refuses the batch for something in it: halve it until the message is found."""
         if len(items) > 1:
             middle = len(items) // 2
@@ -268,10 +283,10 @@ class Intake:
         (item,) = items
         if item.bad is not None:
             raise Unavailable(f"a dead letter cannot be stored: {describe(error)}") from error
-        item.row, item.bad = None, BadMessage("refused_by_postgres", describe(error))
+        item.refuse(BadMessage("refused_by_postgres", describe(error)))
         return await self._until_stored(items)
 
-    async def _store(self, items: list[_Item], *, again: bool) -> list[Receipt]:
+    async def _store(self, items: list[Item], *, again: bool) -> list[Receipt]:
         """One transaction: identities, jobs and dead letters. The receipts hold once this has returned."""
         async with self._database.transaction() as connection:
             known = await self._deduplicate(connection, [item for item in items if not item.filtered])
@@ -281,18 +296,18 @@ class Intake:
                 rows = await store.not_stored(connection, rows)
             enqueue = store.enqueue if again else store.enqueue_fresh
             await enqueue(connection, rows, announce=sorted({str(row[1]) for row in rows}))
-            burials = [_burial(item, item.bad) for item in fresh if item.bad is not None]
+            burials = [item.burial(item.bad) for item in fresh if item.bad is not None]
             await bury(connection, self.bridge.name, burials, self._limits.dead_letter_bytes)
             await reach("intake.before_commit")
-        return [known.get(id(item)) or _receipt(item) for item in items]
+        return [known.get(id(item)) or item.receipt() for item in items]
 
-    async def _deduplicate(self, connection: Connection, items: list[_Item]) -> dict[int, Receipt]:
+    async def _deduplicate(self, connection: Connection, items: list[Item]) -> dict[int, Receipt]:
         """Insert the identities that are new; the receipts of the other deliveries, by id(item).
 
         An identity that is known with another body is not dropped: it becomes a dead letter of its own,
         under an identity made of both.
         """
-        first: dict[str, _Item] = {}
+        first: dict[str, Item] = {}
         for item in items:
             if item.message_id is not None:
                 first.setdefault(item.message_id, item)
@@ -310,15 +325,15 @@ class Intake:
                 continue
             digest, job_id = (original.digest, original.job_id) if entry is None else entry
             if digest == item.digest:
-                receipts[id(item)] = _known(item, job_id)
+                receipts[id(item)] = item.receipt_of_known(job_id)
             else:
-                conflicts.append(_conflicting(item))
+                conflicts.append(item.conflicts())
         if conflicts:
             receipts |= await self._deduplicate(connection, conflicts)
         return receipts
 
     async def _enter(
-        self, connection: Connection, first: dict[str, _Item]
+        self, connection: Connection, first: dict[str, Item]
     ) -> dict[str, tuple[bytes, UUID | None]]:
         """Write the inbox; what it holds of those that were in it already: (SHA-256, job id)."""
         name, items = self.bridge.name, list(first.values())
@@ -346,52 +361,3 @@ class Intake:
                     counts.filtered += 1
                 case Fate.DEAD_LETTERED:
                     counts.dead_lettered[str(receipt.reason)] += 1
-
-
-def inbox_id(message_id: str | None) -> str | None:
-    """A message's identity as the inbox keeps it: itself, or its hash when Postgres could not index it."""
-    if not message_id:
-        return None
-    if len(message_id) <= LONGEST_ID and message_id.isprintable():
-        return message_id
-    return "sha256:" + sha256(message_id.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _conflicting(item: _Item) -> _Item:
-    item.bad = BadMessage("id_conflict", f"message id {item.message_id!r} came before with another body")
-    item.message_id = f"{item.message_id}#{item.digest.hex()[:32]}"
-    item.row = None
-    return item
-
-
-def _known(item: _Item, job_id: UUID | None) -> Receipt:
-    """The receipt of a message that is in the inbox: ours from a try before, or somebody's from earlier."""
-    if item.bad is not None and job_id is None:
-        return _receipt(item)
-    if job_id == item.job_id:
-        return Receipt(item.delivery, Fate.STORED, job_id=job_id)
-    return Receipt(item.delivery, Fate.DUPLICATE, job_id=job_id)
-
-
-def _receipt(item: _Item) -> Receipt:
-    if item.bad is not None:
-        return Receipt(
-            item.delivery,
-            Fate.DEAD_LETTERED,
-            dead_letter_id=item.letter_id,
-            reason=item.bad.reason,
-            detail=item.bad.detail,
-        )
-    if item.row is None:
-        return Receipt(item.delivery, Fate.FILTERED)
-    return Receipt(item.delivery, Fate.STORED, job_id=item.job_id)
-
-
-def _burial(item: _Item, bad: BadMessage) -> Burial:
-    return Burial(
-        id=item.letter_id,
-        message=item.delivery.message,
-        message_id=item.message_id,
-        reason=bad.reason,
-        detail=bad.detail,
-    )

@@ -149,6 +149,7 @@ class FieldMapping:
     def _job(self, message: Message, body: Json, bridge: str, chosen: Mapping[str, Any]) -> Job:
         traceparent, tracestate = carried_trace(message.headers)
         values: dict[str, Any] = {
+            **self._settings,
             "payload": body,
             "id": new_id(slot_of_message(message, bridge)),
             "priority": self._broker_priority(message.priority),
@@ -157,9 +158,9 @@ class FieldMapping:
             "tracestate": tracestate,
             "headers": carried_headers(message.headers),
             "origin": origin_of(message, bridge),
-            **self._settings,
-            **chosen,
         }
+        if chosen:
+            values |= chosen
         return Job(**values)
 
     def _broker_priority(self, priority: int | None) -> Priority:

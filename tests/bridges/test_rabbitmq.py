@@ -84,15 +84,13 @@ async def test_a_body_of_any_bytes_arrives_exactly(
     assert (await pull_one(bridge)).body == body
 
 
-async def test_bodies_survive_the_repairing_reader(producer: Producer) -> None:
-    bridge = RabbitmqBridge("orders", producer.options())
-    bridge._repair = True
-    await bridge.open()
+async def test_bodies_of_every_length_arrive_one_after_the_other(
+    producer: Producer, bridge: RabbitmqBridge
+) -> None:
     bodies = [b"", secrets.token_bytes(1_000_000), b"\x02\x00\x01\x00\x00" * 9_000, b"last"]
     for body in bodies:
         await producer.send(body)
     assert [d.message.body for d in await pull_all(bridge, len(bodies))] == bodies
-    await bridge.close()
 
 
 async def test_settled_messages_are_gone_for_good(producer: Producer, bridge: RabbitmqBridge) -> None:
@@ -318,6 +316,19 @@ async def test_a_silent_broker_is_a_disconnect_after_two_heartbeats(producer: Pr
         assert "nothing was heard" in str(await disconnected(bridge))
         assert asyncio.get_running_loop().time() - began < 5
         await bridge.close()
+
+
+@pytest.mark.chaos
+async def test_a_broker_that_only_delivers_is_not_taken_for_a_silent_one(producer: Producer) -> None:
+    bridge = RabbitmqBridge("orders", producer.options(heartbeat=timedelta(seconds=1)))
+    await bridge.open()
+    loop = asyncio.get_running_loop()
+    client_gives_up = loop.time() + 3 * (1 + 1) + 1
+    while loop.time() < client_gives_up:
+        await producer.send()
+        deliveries = await pull_all(bridge, 1, Want(linger=timedelta(milliseconds=50)))
+        await bridge.settle(stored(deliveries))
+    await bridge.close()
 
 
 @pytest.mark.chaos

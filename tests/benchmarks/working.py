@@ -1,9 +1,12 @@
-"""Filling queues, and emptying them with one worker whose handlers do nothing: the work of most rows."""
+"""Filling queues, emptying them with a worker whose handlers do nothing, and being in the way meanwhile."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import asyncpg
 
 from hammerwork.core.execute.worker import Worker
 from hammerwork.core.job import Job
@@ -33,3 +36,15 @@ async def empty(queue: Queue, jobs: int, *, queues: Sequence[str] = QUEUES) -> N
 
     worker = Worker(queue, dict.fromkeys(queues, handle), concurrency=CONCURRENCY)
     await worker.run()
+
+
+@asynccontextmanager
+async def snapshot(dsn: str) -> AsyncIterator[None]:
+    """A transaction with a snapshot and an id, open until the block ends: nothing newer can be vacuumed."""
+    connection = await asyncpg.connect(dsn)
+    try:
+        async with connection.transaction(isolation="repeatable_read"):
+            await connection.fetchval("select pg_current_xact_id()")
+            yield
+    finally:
+        await connection.close()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import timedelta
 from functools import partial
 
@@ -21,7 +19,7 @@ from ..measure import RATE, Measure
 from ..peers import PEERS
 from ..row import Bar, Row, Side
 from ..stages import two_million_waiting
-from ..working import empty, fill
+from ..working import empty, fill, snapshot
 
 JOBS = 50_000
 HELD_JOBS = 100_000
@@ -60,17 +58,8 @@ async def bare_loop(arena: Arena) -> Measure:
 
 async def drain_under_snapshot(arena: Arena) -> Measure:
     """A transaction holds a snapshot from before the first job to after the last: nothing can be vacuumed."""
-    async with _snapshot(arena):
+    async with snapshot(arena.dsn):
         return await drain(arena, HELD_JOBS)
-
-
-@asynccontextmanager
-async def _snapshot(arena: Arena) -> AsyncIterator[None]:
-    connection = await asyncpg.connect(arena.dsn)
-    async with connection.transaction(isolation="repeatable_read"):
-        await connection.fetchval("select pg_current_xact_id()")
-        yield
-    await connection.close()
 
 
 ROWS = [

@@ -1,42 +1,45 @@
-"""`python -m tests.benchmarks [ROW …]`: a table and benchmarks.json; exit 1 when a bar is missed."""
+"""`python -m tests.benchmarks [ROW …]`: tables, benchmarks.json and charts; exit 1 when a bar is missed.
+
+`growth EXPERIMENT …` measures what grows, `report` writes docs/performance.md and its charts anew.
+"""
 
 from __future__ import annotations
 
 import argparse
 import logging
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
 import structlog
 import uvloop
 
-from . import record
 from .arena import Servers
+from .charts import draw_growth, draw_row
+from .growth import EXPERIMENTS
+from .growth.series import Options, Point
 from .machine import machine, versions
+from .record import Record, whereabouts
+from .report import write_report
 from .rows import ROWS
 from .suite import measure
-from .table import table
+from .table import points_table, table
 
 ROUNDS = 5
+CHARTS = Path("build/bench/charts")
 
 
-async def bars(names: list[str], rounds: int) -> int:
+async def bars(names: Sequence[str], rounds: int) -> int:
     """Measure the rows of these names, all of them where none is named."""
     chosen = [row for row in ROWS if not names or row.name in names]
-    unknown = set(names) - {row.name for row in chosen}
-    if unknown:
-        print(
-            f"no row {', '.join(sorted(unknown))}; there are: {', '.join(r.name for r in ROWS)}",
-            file=sys.stderr,
-        )
-        return 2
-    servers = Servers()
+    servers, record, missed = Servers(), Record(), []
     try:
-        here, parts = machine(), await versions(servers)
-        missed = []
+        where = whereabouts(machine(), await versions(servers))
         for row in chosen:
             outcome = await measure(servers, row, rounds)
             print(table(outcome), flush=True)
-            record.write(outcome, here, parts)
+            record.add_row(outcome, where)
+            draw_row(row.name, record.rows[row.name], CHARTS)
             if outcome.missed:
                 missed.append(row.name)
     finally:
@@ -45,13 +48,64 @@ async def bars(names: list[str], rounds: int) -> int:
     return 1 if missed else 0
 
 
+async def growth(names: Sequence[str], options: Options) -> int:
+    """Measure these experiments, one after the other."""
+    servers, record = Servers(), Record()
+    try:
+        where = whereabouts(machine(), await versions(servers))
+        for name in names:
+            experiment = EXPERIMENTS[name]
+            points: list[Point] = []
+            print(f"{name}: {experiment.title}, by {experiment.grows}")
+            async for point in experiment.run(servers, options):
+                points.append(point)
+                print(points_table(points, last=True), flush=True)
+                # At every point, so that a long run that is cut short is not lost.
+                record.add_growth(experiment, points, where)
+            draw_growth(name, record.growth[name], CHARTS)
+    finally:
+        servers.close()
+    return 0
+
+
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
-    parser.add_argument("rows", nargs="*", metavar="ROW")
-    parser.add_argument("--rounds", type=int, default=ROUNDS)
-    arguments = parser.parse_args()
+    arguments = _arguments()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
-    return uvloop.run(bars(arguments.rows, arguments.rounds))
+    match arguments.names:
+        case ["report"]:
+            write_report(Record())
+            return 0
+        case ["growth", *experiments]:
+            options = Options(sizes=arguments.sizes, minutes=arguments.minutes, rate=arguments.rate)
+            return uvloop.run(growth(experiments, options))
+        case rows:
+            return uvloop.run(bars(rows, arguments.rounds))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
+    rows, experiments = [row.name for row in ROWS], list(EXPERIMENTS)
+    parser.add_argument(
+        "names",
+        nargs="*",
+        metavar="ROW",
+        help=f"rows ({', '.join(rows)}); or growth and {', '.join(experiments)}; or report",
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=ROUNDS, help="how often each side of a row takes its turn"
+    )
+    parser.add_argument(
+        "--sizes", type=int, nargs="*", default=[], help="steps of what grows, its own if none"
+    )
+    parser.add_argument("--minutes", type=float, default=10.0, help="how long held and soak last")
+    parser.add_argument("--rate", type=int, default=500, help="jobs a second in held and soak")
+    arguments = parser.parse_args()
+    names: list[str] = arguments.names
+    known = experiments if names[:1] == ["growth"] else [*rows, "report"]
+    for name in names[1:] if names[:1] == ["growth"] else names:
+        if name not in known:
+            parser.error(f"no {name}; there are: {', '.join(known)}")
+    return arguments
 
 
 if __name__ == "__main__":

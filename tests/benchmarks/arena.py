@@ -115,6 +115,15 @@ class Arena:
         server, broker = cpu_seconds(self._servers.postgres.pid), cpu_seconds(self._servers.broker_pid)
         return _Reading(wal, time.process_time(), server, broker)
 
+    async def analyse(self) -> None:
+        """Statistics of what was just enqueued, as autovacuum would make them within a minute: without them
+        some plans, ours or a peer's, are those of an empty table."""
+        connection = await asyncpg.connect(self.dsn)
+        try:
+            await connection.execute("analyze")
+        finally:
+            await connection.close()
+
     async def dead_rows(self) -> int:
         """Rows that vacuum has yet to remove, as the statistics count them. Ask when the side has left:
         sessions report what they did at their end."""

@@ -63,5 +63,5 @@ CORE = Metric("core", "{:.2%}", lambda m: m.client_cpu / m.seconds if m.client_c
 
 PER_THING = (RATE, P50, P99, CLIENT_CPU, SERVER_CPU, BROKER_CPU, WAL, DEAD_ROWS)
 """The columns of a row whose sides do many things; CPU and WAL are per thing done."""
-PER_PROCESS = (SECONDS, CORE, MEMORY)
-"""The columns of a row about one process."""
+METRICS = {metric.name: metric for metric in (*PER_THING, SECONDS, CORE, MEMORY)}
+"""By name."""

@@ -70,18 +70,27 @@ class Verdict:
         return "ok" if self.bar.least <= median(self.values) <= self.bar.most else "MISS"
 
     @property
-    def text(self) -> str:
-        """The figure, its spread and the bar, on one line."""
+    def what(self) -> str:
         bar = self.bar
-        if bar.beside is None:
-            write, what = bar.metric.text, f"{bar.side}: {bar.metric.name}"
-        else:
-            write, what = "{:.2f}".format, f"{bar.side}: {bar.metric.name} as a share of {bar.beside}"
-        limit = f"at least {write(bar.least)}" if bar.most == math.inf else f"at most {write(bar.most)}"
+        share = "" if bar.beside is None else f" as a share of {bar.beside}"
+        return f"{bar.side}: {bar.metric.name}{share}"
+
+    @property
+    def figure(self) -> str:
+        """The median and, in brackets, the spread."""
         if not self.values:
-            return f"{what}, {limit}"
-        spread = f"{write(min(self.values))} to {write(max(self.values))}"
-        return f"{what} {write(median(self.values))} ({spread}), {limit}"
+            return "not measured"
+        low, middle, high = min(self.values), median(self.values), max(self.values)
+        return f"{self._write(middle)} ({self._write(low)} to {self._write(high)})"
+
+    @property
+    def limit(self) -> str:
+        bar = self.bar
+        at_least = bar.most == math.inf
+        return f"at least {self._write(bar.least)}" if at_least else f"at most {self._write(bar.most)}"
+
+    def _write(self, value: float) -> str:
+        return self.bar.metric.text(value) if self.bar.beside is None else f"{value:.2f}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,21 +25,28 @@ async def migrated(dsn: str) -> None:
 async def two_million_waiting(dsn: str) -> None:
     """A million scheduled jobs, due from tomorrow on, and a million blocked ones, in the same queue."""
     await migrated(dsn)
+    await _insert(dsn, 1_000_000, "scheduled", due="interval '1 day' + n * interval '1 second'")
+    await _insert(dsn, 1_000_000, "blocked")
+
+
+async def backlog(dsn: str, *, jobs: int) -> None:
+    """So many jobs that are due."""
+    await migrated(dsn)
+    await _insert(dsn, jobs, "available")
+
+
+async def _insert(dsn: str, jobs: int, state: str, *, due: str = "n * interval '1 microsecond'") -> None:
     connection = await asyncpg.connect(dsn)
     try:
-        for state, due in (
-            ("scheduled", "interval '1 day' + n * interval '1 second'"),
-            ("blocked", "interval '0'"),
-        ):
-            await connection.execute(
-                f"""
-                insert into hammerwork.jobs (id, queue, state, run_at, payload)
-                select hammerwork.new_id(), 'bench', '{state}', now() + {due},
-                       jsonb_build_object('order', n, 'text', repeat(md5(n::text), 4))
-                from generate_series(1, 1000000) as n
-                """,  # noqa: S608 - our own words
-                timeout=600,
-            )
-        await connection.execute("vacuum (analyze) hammerwork.jobs", timeout=600)
+        await connection.execute(
+            f"""
+            insert into hammerwork.jobs (id, queue, state, run_at, payload)
+            select hammerwork.new_id(), 'bench', '{state}', now() + {due},
+                   jsonb_build_object('order', n, 'text', repeat(md5(n::text), 4))
+            from generate_series(1, {jobs}) as n
+            """,  # noqa: S608 - our own words
+            timeout=1200,
+        )
+        await connection.execute("vacuum (analyze) hammerwork.jobs", timeout=1200)
     finally:
         await connection.close()

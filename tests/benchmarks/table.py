@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from statistics import median
 
+from .growth.series import Point
 from .measure import Measure, Metric
 from .suite import Outcome
 
@@ -20,6 +21,22 @@ def table(outcome: Outcome) -> str:
         lines.append([name, *(c.text(_median(c, rounds)) for c in columns), _remark(columns[0], rounds)])
     lines += [[name, reason] for name, reason in outcome.absent.items()]
     return "\n".join([f"{row.name}: {row.title}", *_aligned(lines), *_bars(outcome), ""])
+
+
+def points_table(points: Sequence[Point], *, last: bool = False) -> str:
+    """The points as lines, or the last of them, with the head before the first."""
+    names = list(points[0].figures)
+    lines = [
+        f"{point.at:>12}" + "".join(_cell(point.figures.get(name)) for name in names) for point in points
+    ]
+    head = " " * 12 + "".join(f"{name:>15}" for name in names)
+    if last and len(points) > 1:
+        return lines[-1]
+    return "\n".join([head, *lines])
+
+
+def _cell(value: float | None) -> str:
+    return " " * 15 if value is None else f"{value:>15,.2f}"
 
 
 def _median(metric: Metric, rounds: Sequence[Measure]) -> float | None:
@@ -47,4 +64,4 @@ def _aligned(lines: Sequence[Sequence[str]]) -> Iterator[str]:
 
 def _bars(outcome: Outcome) -> Iterator[str]:
     for verdict in outcome.verdicts:
-        yield f"  {verdict.word:<6} {verdict.text}"
+        yield f"  {verdict.word:<6}  {verdict.what} {verdict.figure}, {verdict.limit}"

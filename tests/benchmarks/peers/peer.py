@@ -116,6 +116,7 @@ class Peer:
     async def _drained(self, arena: Arena, setting: str) -> Measure:
         await self._script("install", arena)
         await self._script("enqueue", arena)
+        await arena.analyse()
         measure = await self._measured("drain", arena, setting)
         measure.setting = setting
         return measure

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import timedelta
 from functools import partial
 
 import asyncpg
 
 from hammerwork.core.execute.floors import Floors
-from hammerwork.core.execute.worker import Worker
 from hammerwork.core.identity import new_id
-from hammerwork.core.job import Job
 from hammerwork.core.postgres import store
 from hammerwork.core.postgres.database import statement
 from hammerwork.core.postgres.store import Completion
@@ -21,29 +16,23 @@ from hammerwork.core.queue import Queue
 
 from ..arena import Arena
 from ..measure import RATE, Measure
-from ..payloads import payloads
 from ..peers import PEERS
 from ..row import Bar, Row, Side
 from ..stages import two_million_waiting
+from ..working import empty, fill, snapshot
 
 JOBS = 50_000
 HELD_JOBS = 100_000
-CONCURRENCY = BATCH = 500
+BATCH = 500
 
 
 async def drain(arena: Arena, jobs: int = JOBS) -> Measure:
     """One process, everything on: fenced, with history, durable, heartbeat and upkeep beside it."""
     async with Queue(arena.dsn) as queue:
-        await queue.enqueue_many([Job("bench", payload) for payload in payloads(jobs)])
-        ended = itertools.count(1)
-
-        async def handle(_job: object) -> None:
-            if next(ended) == jobs:
-                worker.stop()
-
-        worker = Worker(queue, {"bench": handle}, concurrency=CONCURRENCY)
+        await fill(queue, jobs)
+        await arena.analyse()
         async with arena.measured(jobs) as measure:
-            await worker.run()
+            await empty(queue, jobs)
     return measure
 
 
@@ -51,7 +40,8 @@ async def bare_loop(arena: Arena) -> Measure:
     """The same statements in a loop on one connection, 500 jobs at a time, and no Python a job but the
     tuple that finishes it."""
     async with Queue(arena.dsn) as queue:
-        await queue.enqueue_many([Job("bench", payload) for payload in payloads(JOBS)])
+        await fill(queue, JOBS)
+    await arena.analyse()
     connection = await asyncpg.connect(arena.dsn)
     worker = new_id()
     await connection.fetch(
@@ -68,17 +58,8 @@ async def bare_loop(arena: Arena) -> Measure:
 
 async def drain_under_snapshot(arena: Arena) -> Measure:
     """A transaction holds a snapshot from before the first job to after the last: nothing can be vacuumed."""
-    async with _snapshot(arena):
+    async with snapshot(arena.dsn):
         return await drain(arena, HELD_JOBS)
-
-
-@asynccontextmanager
-async def _snapshot(arena: Arena) -> AsyncIterator[None]:
-    connection = await asyncpg.connect(arena.dsn)
-    async with connection.transaction(isolation="repeatable_read"):
-        await connection.fetchval("select pg_current_xact_id()")
-        yield
-    await connection.close()
 
 
 ROWS = [

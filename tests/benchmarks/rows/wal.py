@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
 from functools import partial
 
-from hammerwork.core.execute.worker import Worker
-from hammerwork.core.job import Job
 from hammerwork.core.queue import Queue
 
 from ..arena import Arena
 from ..measure import CLIENT_CPU, DEAD_ROWS, RATE, SERVER_CPU, WAL, Measure
-from ..payloads import SMALL, payloads
+from ..payloads import SMALL
 from ..row import Bar, Row, Side
+from ..working import empty, fill
 
 KIB = 1024
 WIDE = 4 * KIB
@@ -20,18 +18,9 @@ WIDE = 4 * KIB
 
 async def whole_life(arena: Arena, size: int, jobs: int) -> Measure:
     """Enqueue, then drain; the payloads do not compress."""
-    given = payloads(jobs, size)
-    async with Queue(arena.dsn) as queue:
-        ended = itertools.count(1)
-
-        async def handle(_job: object) -> None:
-            if next(ended) == jobs:
-                worker.stop()
-
-        worker = Worker(queue, {"bench": handle}, concurrency=500)
-        async with arena.measured(jobs) as measure:
-            await queue.enqueue_many([Job("bench", payload) for payload in given])
-            await worker.run()
+    async with Queue(arena.dsn) as queue, arena.measured(jobs) as measure:
+        await fill(queue, jobs, size=size)
+        await empty(queue, jobs)
     return measure
 
 

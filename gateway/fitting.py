@@ -263,10 +263,10 @@ def _lines(
             continue
         # A union that also takes tables says so for every member: the plain ones are what was meant.
         plain = [details for details in found if details["type"] not in TABLE_WANTED] or found[:1]
-        wanted = " or ".join(dict.fromkeys(_wanted(details) for details in plain))
+        allowed = " or ".join(dict.fromkeys(wanted(details) for details in plain))
         value = found[0].get("input")
         said = f" is {shown(value, secret=_is_secret(model, inner))}:" if _is_plain(value) else ":"
-        yield f"{'.'.join(where)}{said} {wanted} ({tree.origin(where)})"
+        yield f"{'.'.join(where)}{said} {allowed} ({tree.origin(where)})"
 
 
 def _inside(given: object, details: ErrorDetails) -> Place:
@@ -285,7 +285,8 @@ def _inside(given: object, details: ErrorDetails) -> Place:
     return tuple(place)
 
 
-def _wanted(details: ErrorDetails) -> str:
+def wanted(details: ErrorDetails) -> str:
+    """What pydantic would have taken, in the words of the house."""
     context = details.get("ctx") or {}
     match details["type"]:
         case "literal_error" | "enum":
@@ -296,14 +297,20 @@ def _wanted(details: ErrorDetails) -> str:
             return "must be a duration such as 250ms, 30s, 5m, 2h or 7d"
         case "byte_size":
             return "must be a size such as 64KiB or 8MiB"
-        case "int_parsing" | "int_type":
+        case "int_parsing" | "int_type" | "int_from_float":
             return "must be a whole number"
+        case "string_type":
+            return "must be text"
+        case "uuid_parsing" | "uuid_type":
+            return "must be an id such as 01994c2e-7c1d-7b3a-9f00-3c5a2f1b8e44"
+        case "datetime_parsing" | "datetime_from_date_parsing" | "datetime_type":
+            return "must be a time such as 2026-11-23T18:00:00Z"
         case kind if kind in TABLE_WANTED:
             return "must be a table"
         case "bool_parsing" | "bool_type":
             return "must be true or false"
         case _:
-            return details["msg"].replace("Input should", "must", 1)
+            return re.sub(r"^\w+ should", "must", details["msg"])
 
 
 def _is_plain(value: object) -> bool:

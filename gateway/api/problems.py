@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -23,10 +22,17 @@ from ...core.errors import (
     Unavailable,
 )
 from ...core.job import JobState
-from ..fitting import keys_of, shape_of
+from ..fitting import TABLE_WANTED, keys_of, shape_of, wanted
+from .shapes import NAME_PATTERN, NO_NUL_PATTERN
 
 RETRY_AFTER = "2"
 """Seconds: Postgres is back after a restart or a promotion in a few of these."""
+
+PATTERNS = {
+    NAME_PATTERN: "must be 1 to 63 of a-z 0-9 _ . - and begin with a letter",
+    NO_NUL_PATTERN: "must not contain NUL",
+}
+"""Regular expressions, in words."""
 
 BAD_MESSAGE_STATUS = {"too_large": 413, "unsupported_content_type": 415}
 
@@ -154,10 +160,12 @@ def _said(details: ErrorDetails, model: type[BaseModel]) -> str:
             return _unknown(str(details["loc"][-1]), _fields_at(model, details["loc"][:-1]))
         case "missing":
             return "is missing"
-        case "value_error":
-            return str((details.get("ctx") or {})["error"])
+        case "string_pattern_mismatch" if (pattern := (details.get("ctx") or {})["pattern"]) in PATTERNS:
+            return PATTERNS[pattern]
+        case kind if kind in TABLE_WANTED:
+            return "must be an object"
         case _:
-            return re.sub(r"^\w+ should", "must", details["msg"])
+            return wanted(details)
 
 
 def _unknown(name: str, known: Sequence[str]) -> str:

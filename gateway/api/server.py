@@ -39,7 +39,7 @@ def api_routes(context: ApiContext) -> list[web.RouteDef]:
 
 
 def middlewares(context: ApiContext) -> list[Any]:
-    """What makes problem documents of the router's own refusals beneath /api; other paths are let through."""
+    """What makes problem documents of the router's own refusals."""
     return [_unknown_paths]
 
 
@@ -47,8 +47,6 @@ def middlewares(context: ApiContext) -> list[Any]:
 async def _unknown_paths(
     request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
 ) -> web.StreamResponse:
-    if not request.path.startswith("/api/"):
-        return await handler(request)
     try:
         return await handler(request)
     except web.HTTPMethodNotAllowed as refusal:
@@ -63,7 +61,7 @@ async def _unknown_paths(
             status=404,
             code="unknown_path",
             detail="there is no such path",
-            hint=f"{PREFIX}/openapi.json lists them",
+            hint=f"{PREFIX}/openapi.json lists the API's; an HTTP bridge has the `path` of its settings",
         ).response()
 
 

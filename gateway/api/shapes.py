@@ -38,6 +38,7 @@ from ..spans import read_span
 Item = TypeVar("Item", bound=BaseModel)
 
 NAME_PATTERN = f"^{QUEUE_NAME.pattern}$"
+NO_NUL_PATTERN = "^[^\\x00]*$"
 MOST_JOBS = 1000
 
 
@@ -110,7 +111,7 @@ PriorityName = Literal["background", "low", "normal", "high", "critical"]
 PriorityWord = Annotated[Priority, PlainSerializer(lambda p: p.name.lower(), return_type=PriorityName)]
 QueueName = Annotated[str, Field(pattern=NAME_PATTERN)]
 JobQueueName = Annotated[QueueName, AfterValidator(_no_sink_queue)]
-NoNul = Annotated[str, Field(pattern="^[^\\x00]*$")]
+NoNul = Annotated[str, Field(pattern=NO_NUL_PATTERN)]
 CorrelationId = Annotated[NoNul, Field(max_length=MAX_CORRELATION_ID)]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,6 +12,7 @@ from .output import Columns, note, show_list, show_one
 
 if TYPE_CHECKING:
     from ..api.shapes import QueueReply
+    from .session import Session
 
 app = typer.Typer(help="Queues: what waits in them, pausing.", rich_markup_mode=None, no_args_is_help=True)
 
@@ -67,14 +69,10 @@ def queue_status(
         if queue.queue == name:
             show_one(queue, as_json)
             return
-    from difflib import get_close_matches
-
     from ...core.errors import NotFound
 
-    close = get_close_matches(name, [queue.queue for queue in queues], n=1)
     raise NotFound(
-        f"queue {name!r} has no live jobs and is not paused"
-        + (f" (did you mean {close[0]!r}?)" if close else "")
+        f"queue {name!r} has no live jobs and is not paused{_nearest(name, [q.queue for q in queues])}"
     )
 
 
@@ -82,15 +80,23 @@ def queue_status(
 def pause(name: Name, reason: Reason = "", config: Config = None) -> None:
     """Let workers claim nothing more of a queue.
 
-    What runs goes on; new jobs are still taken. Whoever looks at the queue reads the reason.
+    What runs goes on; new jobs are still taken. Whoever looks at the queue reads the reason. A queue that
+    nothing knows yet is paused, too, and said to be so: it may be misspelt.
 
     \b
       hammerwork queue pause orders --reason "deploy 41"
     """
     from .session import talk
 
-    talk(config, lambda session: session.queue.pause(name, reason))
+    async def act(session: Session) -> set[str]:
+        known = await _known(session)
+        await session.queue.pause(name, reason)
+        return known
+
+    known = talk(config, act)
     note(f"queue {name} is paused")
+    if name not in known:
+        note(f"note: it has no live jobs, and no worker takes it{_nearest(name, known)}")
 
 
 @app.command()
@@ -114,3 +120,18 @@ def _queues(config: Config) -> list[QueueReply]:
 
     stats = talk(config, lambda session: session.queue.stats())
     return [QueueReply.model_validate(queue) for queue in stats]
+
+
+async def _known(session: Session) -> set[str]:
+    """The queues that have live jobs, are paused, or are taken by a worker."""
+    from ...core import operate
+
+    served = {queue for worker in await operate.workers(session.database) for queue in worker.queues}
+    return served | {stats.queue for stats in await session.queue.stats()}
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    from difflib import get_close_matches
+
+    close = get_close_matches(name, list(known), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""

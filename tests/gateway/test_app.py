@@ -288,6 +288,7 @@ async def test_a_bridge_that_cannot_run_is_held_with_its_reason_and_the_gateway_
         BRIDGES__SHOP__TYPE="http",
     )
     async with running(settings) as gateway:
+        await until(lambda: gateway.intakes["broken"].status.state == "holding")
         components = await ready(gateway, client)
         assert components["bridge.broken"]["state"] == "holding"
         assert "missing cannot be read" in str(components["bridge.broken"]["reason"])

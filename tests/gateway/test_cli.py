@@ -308,7 +308,8 @@ async def test_result_and_wait_tell_how_a_job_ended(hammerwork: Hammerwork, queu
 
 async def test_queue_is_paused_and_resumed(hammerwork: Hammerwork, queue: Queue) -> None:
     await queue.enqueue(Job("orders"))
-    await hammerwork("queue", "pause", "orders", "--reason", "deploy 41")
+    paused = await hammerwork("queue", "pause", "orders", "--reason", "deploy 41")
+    assert paused.err == "queue orders is paused\n"
     [row] = (await hammerwork("queue", "list")).rows
     assert (row[0], row[1], row[2], row[-1]) == ("orders", "paused", "1", "deploy 41")
     shown = json.loads((await hammerwork("queue", "status", "orders", "--json")).out)
@@ -317,6 +318,15 @@ async def test_queue_is_paused_and_resumed(hammerwork: Hammerwork, queue: Queue)
     missing = await hammerwork("queue", "status", "oders")
     assert_one_clear_line(missing, "did you mean 'orders'?")
     assert missing.code == 3
+
+
+async def test_pausing_a_queue_that_nothing_knows_says_so(hammerwork: Hammerwork, queue: Queue) -> None:
+    await queue.enqueue(Job("orders"))
+    ran = await hammerwork("queue", "pause", "oders")
+    assert ran.code == 0
+    said, hint = ran.err.splitlines()
+    assert said == "queue oders is paused"
+    assert "no live jobs, and no worker takes it (did you mean 'orders'?)" in hint
 
 
 async def test_interrupt_is_code_130(hammerwork: Hammerwork, queue: Queue) -> None:

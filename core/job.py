@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import datetime, timedelta
 from enum import IntEnum, StrEnum
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -96,9 +97,14 @@ class Job:
             raise Misconfigured("delay must not be negative")
 
 
+@lru_cache(maxsize=1024)
+def _fits(name: str) -> bool:
+    return QUEUE_NAME.fullmatch(name) is not None
+
+
 def check_name(kind: str, name: str) -> str:
     """`name` itself when it may name a queue, bridge or sink; else raises Misconfigured."""
-    if QUEUE_NAME.fullmatch(name) is None:
+    if not _fits(name):
         raise Misconfigured(
             f"{kind} name {name[:80]!r} is not allowed",
             hint="use 1 to 63 of a-z 0-9 _ . - and begin with a letter",

@@ -183,6 +183,8 @@ class Queue:
 
 
 def _answers(jobs: Sequence[Job], stored: set[UUID]) -> list[Enqueued]:
+    if len(stored) == len(jobs):
+        return [Enqueued.STORED] * len(jobs)
     answers = []
     for job in jobs:
         answers.append(Enqueued.STORED if job.id in stored else Enqueued.DUPLICATE)

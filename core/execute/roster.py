@@ -24,6 +24,9 @@ PREFETCH_SECONDS = 0.05
 """A worker claims what it will start within this time beyond its free slots: short jobs then do not wait
 for round trips, and long jobs are not held back from idle workers."""
 
+MEASURE_SECONDS = 0.01
+"""How often that is measured anew: a worker that starts beside a full queue is at full speed after a few."""
+
 LARGEST_CLAIM = 1000
 STOP_WITHIN = 5.0
 """Seconds that a cancelled handler has to end; one that does not is left behind, fenced."""
@@ -212,12 +215,12 @@ class Roster:
             self._wake()
 
     def _measure(self) -> None:
-        """How many jobs end within PREFETCH_SECONDS, smoothed."""
+        """How many jobs end within PREFETCH_SECONDS: believed at once when it rises, half when it falls."""
         now = time.monotonic()
         passed = now - self._measured_at
-        if passed >= PREFETCH_SECONDS:
-            ended_in_time = self._ends * PREFETCH_SECONDS / passed
-            self._prefetch = int((self._prefetch + ended_in_time) / 2)
+        if passed >= MEASURE_SECONDS:
+            ended_in_time = int(self._ends * PREFETCH_SECONDS / passed)
+            self._prefetch = max(ended_in_time, (self._prefetch + ended_in_time) // 2)
             self._ends, self._measured_at = 0, now
 
 

@@ -4,6 +4,7 @@
 -- Claims the most urgent available jobs of the queues that are not paused. The token of a claim is
 -- (id, lease, claimed_by); a row locked by somebody else is skipped.
 -- A claim that the network delivers when its worker has been given up finds no row of it and takes nothing.
+-- The ids are an array because the planner would join so many rows by reading the whole table.
 with wanted as materialized (
     select *
     from unnest($1::text[], $2::smallint[], $3::timestamptz[], $4::uuid[], $5::integer[])
@@ -29,8 +30,7 @@ with wanted as materialized (
     update hammerwork.jobs as job
     set state = 'running', lease = lease + 1, attempt = attempt + 1, sequence = sequence + 1,
         claimed_by = $7, claimed_at = now()
-    from picked
-    where job.id = picked.id
+    where job.id = any(array(select id from picked))
     returning job.id, job.queue, job.payload, job.priority, job.run_at, job.attempt, job.max_attempts,
               job.lease, job.sequence, job.timeout, job.retry, job.correlation_id, job.context, job.origin,
               job.created_at

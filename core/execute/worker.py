@@ -201,7 +201,7 @@ class _Life:
         ]
         try:
             while not stopping.is_set() and not self._is_lost:
-                await self._claim()
+                await self._claim(stopping)
                 await self._rest()
             await self._wind_down(hurry)
         finally:
@@ -224,12 +224,12 @@ class _Life:
                     async with asyncio.timeout(delay):
                         await stopping.wait()
 
-    async def _claim(self) -> None:
+    async def _claim(self, stopping: asyncio.Event) -> None:
         """Claim for the free slots, again and again while whole claims come back."""
         if self._strays_due and time.monotonic() >= self._strays_due[0]:
             await self._release_strays()
         rested = True
-        while self._lease.trusted and self._settler.pending < UNSETTLED_LIMIT:
+        while not stopping.is_set() and self._lease.trusted and self._settler.pending < UNSETTLED_LIMIT:
             wanted = self._roster.wanted(self._dry)
             if wanted is None:
                 return

@@ -9,6 +9,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import structlog
@@ -19,6 +20,7 @@ from .charts import draw_growth, draw_row
 from .growth import EXPERIMENTS
 from .growth.series import Options, Point
 from .machine import machine, versions
+from .peers import PEERS
 from .record import Record, whereabouts
 from .report import write_report
 from .rows import ROWS
@@ -29,9 +31,14 @@ ROUNDS = 5
 CHARTS = Path("build/bench/charts")
 
 
-async def bars(names: Sequence[str], rounds: int) -> int:
-    """Measure the rows of these names, all of them where none is named."""
-    chosen = [row for row in ROWS if not names or row.name in names]
+async def bars(names: Sequence[str], rounds: int, peers: Sequence[str]) -> int:
+    """Measure the rows of these names, all of them where none is named, beside these peers."""
+    left_out = {peer.name for peer in PEERS} - set(peers)
+    chosen = [
+        replace(row, sides=[side for side in row.sides if side.name not in left_out])
+        for row in ROWS
+        if not names or row.name in names
+    ]
     servers, record, missed = Servers(), Record(), []
     try:
         where = whereabouts(machine(), await versions(servers))
@@ -79,7 +86,7 @@ def main() -> int:
             options = Options(sizes=arguments.sizes, minutes=arguments.minutes, rate=arguments.rate)
             return uvloop.run(growth(experiments, options))
         case rows:
-            return uvloop.run(bars(rows, arguments.rounds))
+            return uvloop.run(bars(rows, arguments.rounds, arguments.peers))
 
 
 def _arguments() -> argparse.Namespace:
@@ -94,6 +101,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--rounds", type=int, default=ROUNDS, help="how often each side of a row takes its turn"
     )
+    peers = [peer.name for peer in PEERS]
+    parser.add_argument("--peers", nargs="*", choices=peers, default=peers, help="only these; none: no peer")
     parser.add_argument(
         "--sizes", type=int, nargs="*", default=[], help="steps of what grows, its own if none"
     )

@@ -307,6 +307,24 @@ async def all_running(queue: Queue, count: int) -> bool:
     return len(await queue.jobs(state=JobState.RUNNING, limit=400)) == count
 
 
+async def test_quick_handlers_on_a_deep_queue_do_not_outrun_a_stop(queue: Queue) -> None:
+    await queue.enqueue_many([Job("deep") for _ in range(60_000)])
+    ran = 0
+
+    async def count(_job: RunningJob) -> None:
+        nonlocal ran
+        ran += 1
+        if ran == 10_000:
+            worker.stop()
+
+    worker = worker_of(queue, {"deep": count}, concurrency=500)
+    async with asyncio.timeout(60):
+        await worker.run()
+    (stats,) = await queue.stats()
+    assert stats.running == 0
+    assert stats.available > 45_000
+
+
 async def test_a_second_stop_hurries_and_burns_no_attempt(queue: Queue) -> None:
     gate, jobs = Gate(), [Job("orders", max_attempts=1) for _ in range(3)]
     await queue.enqueue_many(jobs)

@@ -109,20 +109,19 @@ class Enqueuer:
                 waiting.stored.set_exception(error)
 
     async def _store(self, rows: Sequence[Row], queues: set[str]) -> set[UUID]:
-        due = self._announcer.due(queues)
-        stored = await self._persist(rows, due)
-        self._announcer.owe(queues.difference(due))
+        stored = await self._persist(rows)
+        self._announcer.announce(queues)
         return stored
 
-    async def _persist(self, rows: Sequence[Row], announce: Sequence[str]) -> set[UUID]:
+    async def _persist(self, rows: Sequence[Row]) -> set[UUID]:
         backoff, known, unsure = Backoff(first=0.05, longest=1.0), False, False
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._patience
         while True:
             try:
                 if len(rows) < store.COPY_FROM or known or unsure:
-                    return await self._by_statement(rows, announce, unsure=unsure)
-                return await self._by_copy(rows, announce)
+                    return await self._by_statement(rows, unsure=unsure)
+                return await self._by_copy(rows)
             except asyncpg.UniqueViolationError:
                 known = True
             except Unavailable as error:
@@ -131,13 +130,13 @@ class Enqueuer:
                     raise
                 await asyncio.sleep(backoff.next())
 
-    async def _by_copy(self, rows: Sequence[Row], announce: Sequence[str]) -> set[UUID]:
+    async def _by_copy(self, rows: Sequence[Row]) -> set[UUID]:
         async with self._database.transaction() as connection:
-            return await store.enqueue_fresh(connection, rows, announce)
+            return await store.enqueue_fresh(connection, rows)
 
-    async def _by_statement(self, rows: Sequence[Row], announce: Sequence[str], *, unsure: bool) -> set[UUID]:
+    async def _by_statement(self, rows: Sequence[Row], *, unsure: bool) -> set[UUID]:
         async with self._database.acquire() as connection:
             with mapped_errors(self._database.where, sent=True):
                 if unsure:
                     rows = await store.not_stored(connection, rows)
-                return await store.enqueue(connection, rows, announce)
+                return await store.enqueue(connection, rows)

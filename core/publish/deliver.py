@@ -64,7 +64,7 @@ def delivery_handlers(deliveries: DeliveryLog, sink: Sink, policy: DeliveryPolic
         return _not_sooner(report.outcome, policy, job.attempt)
 
     handlers = Handlers()
-    handlers.add(SINK_QUEUE_PREFIX + sink.name, deliver, retry=policy.retry, concurrency=policy.concurrency)
+    handlers.add(SINK_QUEUE_PREFIX + sink.name, deliver, retry=policy.retry)
     return handlers
 
 

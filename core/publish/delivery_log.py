@@ -23,7 +23,7 @@ from ..postgres.database import Database, columns
 
 log = structlog.get_logger(__name__)
 
-LINGER = 0.002
+LINGER = 0
 """Seconds that a try waits for company."""
 
 HIGHEST_STATUS = 2**31 - 1

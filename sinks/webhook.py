@@ -22,6 +22,7 @@ from ..core.errors import Misconfigured, Unavailable
 from ..core.event import DeliveryAttempt, DeliveryReport
 from ..core.job import Json
 from ..core.message import Guarantee
+from ..core.postgres.store import encode
 from ..core.signature import Keyring, VerifyingKey, parse_key
 from ..core.tls import client_context
 from .egress import Egress
@@ -41,7 +42,6 @@ OWN_HEADERS = frozenset(
 )
 OWN_PREFIXES = ("webhook-", "ce-", "proxy-")
 
-_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 _SAFE_IN_CE_HEADERS = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in '"%')
 
 
@@ -225,7 +225,7 @@ def _content(event: Mapping[str, Json], form: Body) -> _Content:
 
 
 def _bytes(value: Json) -> bytes:
-    return _ENCODER.encode(value).encode()
+    return encode(value, "the event").encode()
 
 
 def _ce_value(value: Json) -> str:

@@ -30,7 +30,8 @@ class DeliveryPolicy:
     """How a sink's deliveries are tried again, and when the sink is given up.
 
     `disable_after`: a sink of which nothing was taken for so long is disabled, with an operator event,
-    until somebody resumes it. `concurrency` is this sink's own, so a slow destination delays only itself.
+    until somebody resumes it. `concurrency` is for a worker of the sink's own, so that a slow destination
+    delays only itself.
     """
 
     retry: RetryStrategy = STANDARD_SCHEDULE
@@ -56,7 +57,7 @@ def delivery_handlers(deliveries: DeliveryLog, sink: Sink, policy: DeliveryPolic
             report = DeliveryReport(outcome=Retry(f"{type(error).__name__}: {error}"), error="sink_failed")
         seconds = time.monotonic() - started
         log.info(
-            "delivery", sink=sink.name, event_id=event_id, type=event["type"], job=str(job.id),
+            "delivery", sink=sink.name, event_id=event_id, type=event.get("type"), job=str(job.id),
             attempt=job.attempt, outcome=word_for(report.outcome), status=report.status, error=report.error,
             ms=round(seconds * 1000, 1),
         )  # fmt: skip

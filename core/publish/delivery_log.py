@@ -23,9 +23,6 @@ from ..postgres.database import Database, columns
 
 log = structlog.get_logger(__name__)
 
-LINGER = 0
-"""Seconds that a try waits for company."""
-
 HIGHEST_STATUS = 2**31 - 1
 
 
@@ -89,8 +86,8 @@ class DeliveryLog:
         try:
             while True:
                 await self._work.wait()
-                await asyncio.sleep(LINGER)
                 self._work.clear()
+                # No lingering: what ends while a statement is under way makes the next batch.
                 batch, self._waiting = self._waiting, []
                 await self._write(batch)
         finally:

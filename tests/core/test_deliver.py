@@ -72,7 +72,9 @@ class Outlet:
         )
         self.relay = Relay(queue.database, self.subscription, kind="test")
         self.log = DeliveryLog(queue.database, sink.name, disable_after=policy.disable_after)
-        self.worker: Worker = worker_of(queue, delivery_handlers(self.log, sink, policy))
+        self.worker: Worker = worker_of(
+            queue, delivery_handlers(self.log, sink, policy), concurrency=min(policy.concurrency, 4)
+        )
         self._queue = queue
 
     async def run(self) -> None:

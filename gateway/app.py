@@ -18,6 +18,7 @@ from ..core.postgres import schema
 from ..core.postgres.database import Database
 from ..core.postgres.notifier import Notifier
 from ..core.publish.deliver import delivery_handlers
+from ..core.publish.delivery_log import DeliveryLog
 from ..core.publish.relay import Relay
 from ..core.queue import Queue
 from ..core.upkeep import Retention, Upkeep
@@ -61,6 +62,10 @@ class Gateway:
         self.intakes = {name: part.intake(self.database) for name, part in self.parts.ingests.items()}
         self.relays = {
             name: Relay(self.database, part.subscription, kind=part.kind)
+            for name, part in self.parts.outlets.items()
+        }
+        self.delivery_logs = {
+            name: DeliveryLog(self.database, name, disable_after=part.policy.disable_after)
             for name, part in self.parts.outlets.items()
         }
         self.workers = [self._delivery_worker(outlet) for outlet in self.parts.outlets.values()]
@@ -157,6 +162,10 @@ class Gateway:
             notifier = tasks.create_task(self.notifier.run(), name="notifier")
             upkeep = tasks.create_task(self.upkeep.run(), name="upkeep")
             relays = [tasks.create_task(r.run(), name=f"relay {name}") for name, r in self.relays.items()]
+            logs = [
+                tasks.create_task(written.run(), name=f"delivery log {name}")
+                for name, written in self.delivery_logs.items()
+            ]
             workers = [
                 tasks.create_task(w.run(), name=f"worker {', '.join(w.handlers)}") for w in self.workers
             ]
@@ -175,7 +184,7 @@ class Gateway:
             log.info("gateway stopping")
             await self._stop_bridges(intakes)
             await self._stop_workers(workers)
-            await _cut([*relays, upkeep, notifier])
+            await _cut([*relays, *logs, upkeep, notifier])
 
     # --- stop ---
 
@@ -223,7 +232,7 @@ class Gateway:
         """A worker a sink, so that a destination that hangs delays no other."""
         return Worker(
             self.queue,
-            delivery_handlers(self.database, outlet.sink, outlet.policy),
+            delivery_handlers(self.delivery_logs[outlet.name], outlet.sink, outlet.policy),
             concurrency=outlet.policy.concurrency,
             lease=self.settings.worker.lease,
             drain=self.settings.worker.drain,

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-import io
 import json
 import re
 import ssl
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Network, IPv6Network
@@ -25,20 +22,17 @@ from ..core.errors import Misconfigured, Unavailable
 from ..core.event import DeliveryAttempt, DeliveryReport
 from ..core.job import Json
 from ..core.message import Guarantee
+from ..core.postgres.store import encode
 from ..core.signature import Keyring, VerifyingKey, parse_key
 from ..core.tls import client_context
 from .egress import Egress
+from .endpoint import Answer, Endpoint, Limits
 from .verdict import GONE, judge, judge_failure
 
 Body = Literal["cloudevents", "cloudevents-binary", "standard"]
 
 EXCERPT = 4096
 """Bytes of a response that the delivery log keeps."""
-KEEPALIVE = 4.0
-"""Seconds that an idle connection is kept: less than the 5 s after which common servers close theirs, so
-that no event is sent into a connection that is being closed."""
-MOST_HEADERS, LONGEST_HEADER = 100, 8190
-"""How many response headers are taken, and of how many bytes each (the status line too)."""
 
 HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 HEADER_VALUE = re.compile(r"[!-~](?:[ -~\t]*[!-~])?")
@@ -118,13 +112,6 @@ class _Content:
     body: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    status: int
-    retry_after: str | None
-    excerpt: str
-
-
 class WebhookSink:
     """Implements `core.event.Sink` for one URL: at least once, with a stable `webhook-id`.
 
@@ -143,35 +130,30 @@ class WebhookSink:
         self._url = self._egress.check_url(options.url.get_secret_value())
         self._keyring = _keyring(options)
         self._tls = _tls_context(options.tls)
-        self._headers = {name: value.get_secret_value() for name, value in options.headers.items()}
-        self._session: aiohttp.ClientSession | None = None
+        self._endpoint: Endpoint | None = None
 
     async def open(self) -> None:
-        """Ready a session; nothing is connected before the first delivery."""
-        if self._session is not None:
+        """Ready the endpoint; nothing is connected before the first delivery."""
+        if self._endpoint is not None:
             return
-        connector = aiohttp.TCPConnector(
-            socket_factory=self._egress.socket_factory,
+        options = self._options
+        self._endpoint = Endpoint(
+            self._url,
+            _standing_headers(options),
+            Limits(
+                timeout=options.timeout,
+                connect_timeout=options.connect_timeout,
+                body=options.response_bytes,
+            ),
+            egress=self._egress,
+            tls=self._tls,
             resolver=self._resolver,
-            ssl=self._tls,
-            keepalive_timeout=KEEPALIVE,
-            limit=0,  # the framework bounds how many deliveries run
-        )
-        self._session = aiohttp.ClientSession(
-            connector=connector,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            trust_env=False,
-            read_bufsize=max(self._options.response_bytes, 1024),
-            max_line_size=LONGEST_HEADER,
-            max_field_size=LONGEST_HEADER,
-            max_headers=MOST_HEADERS,
         )
 
     async def close(self) -> None:
-        session, self._session = self._session, None
-        if session is not None:
-            await session.close()
+        endpoint, self._endpoint = self._endpoint, None
+        if endpoint is not None:
+            await endpoint.close()
 
     async def guarantee(self) -> Guarantee:
         return Guarantee(
@@ -194,64 +176,33 @@ class WebhookSink:
 
     async def deliver(self, attempt: DeliveryAttempt) -> DeliveryReport:
         """One POST. Never raises for what the endpoint or the network does."""
-        if self._session is None:
+        if self._endpoint is None:
             raise Unavailable(f"the sink {self.name} is not open")
+        content = _content(attempt.cloud_event, self._options.body)
+        headers = {**content.headers, **self._identity(attempt.event_id, content.body)}
         started = time.monotonic()
         try:
-            answer = await self._send(self._session, attempt)
+            answer = await self._endpoint.post(headers, content.body)
         except (aiohttp.ClientError, OSError) as failure:
             failed, error = judge_failure(failure)
             return DeliveryReport(outcome=failed, error=error, duration=time.monotonic() - started)
-        outcome, reason = judge(answer.status, answer.retry_after, self._options.max_retry_after)
+        outcome, reason = judge(
+            answer.status, answer.headers.get("Retry-After"), self._options.max_retry_after
+        )
         return DeliveryReport(
             outcome=outcome,
             status=answer.status,
             error=reason,
             duration=time.monotonic() - started,
-            response=answer.excerpt,
+            response=_excerpt(answer),
             disable=GONE if reason == GONE else None,
         )
 
-    async def _send(self, session: aiohttp.ClientSession, attempt: DeliveryAttempt) -> _Answer:
-        deadline = asyncio.get_running_loop().time() + self._options.timeout.total_seconds()
-        content = _content(attempt.cloud_event, self._options.body)
-        async with asyncio.timeout_at(deadline):
-            response = await session.post(
-                self._url,
-                # Not the bytes themselves, which aiohttp warns about from 1 MiB on.
-                data=io.BytesIO(content.body),
-                headers=self._request_headers(attempt.event_id, content),
-                allow_redirects=False,
-                timeout=aiohttp.ClientTimeout(connect=self._options.connect_timeout.total_seconds()),
-            )
-        try:
-            body = await self._start_of_body(response, deadline)
-        finally:
-            response.release()  # which closes a connection whose answer was not read to its end
-        encoded = "Content-Encoding" in response.headers
-        return _Answer(
-            status=response.status,
-            retry_after=response.headers.get("Retry-After"),
-            excerpt="" if encoded else body[:EXCERPT].decode("utf-8", "replace"),
-        )
-
-    def _request_headers(self, event_id: str, content: _Content) -> dict[str, str]:
+    def _identity(self, event_id: str, body: bytes) -> Mapping[str, str]:
         now = datetime.now(UTC)
         if self._keyring is None:
-            identity = {"webhook-id": event_id, "webhook-timestamp": str(int(now.timestamp()))}
-        else:
-            identity = self._keyring.headers(event_id, now, content.body)
-        own = {"User-Agent": "hammerwork", "Accept-Encoding": "identity"}
-        return {**own, **self._headers, **content.headers, **identity}
-
-    async def _start_of_body(self, response: aiohttp.ClientResponse, deadline: float) -> bytes:
-        """At most `response_bytes`. The status has been read by now, so the body's faults are no failure."""
-        most, body = self._options.response_bytes, bytearray()
-        with suppress(aiohttp.ClientError, OSError):
-            async with asyncio.timeout_at(deadline):
-                while piece := await response.content.read(most - len(body)):
-                    body += piece
-        return bytes(body)
+            return {"webhook-id": event_id, "webhook-timestamp": str(int(now.timestamp()))}
+        return self._keyring.headers(event_id, now, body)
 
 
 # --- what is sent --------------------------------------------------------------------------------
@@ -274,7 +225,7 @@ def _content(event: Mapping[str, Json], form: Body) -> _Content:
 
 
 def _bytes(value: Json) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    return encode(value, "the event").encode()
 
 
 def _ce_value(value: Json) -> str:
@@ -284,7 +235,21 @@ def _ce_value(value: Json) -> str:
     return quote(text, safe=_SAFE_IN_CE_HEADERS)
 
 
+def _excerpt(answer: Answer) -> str:
+    if not answer.body or "Content-Encoding" in answer.headers:
+        return ""
+    return answer.body[:EXCERPT].decode("utf-8", "replace")
+
+
 # --- what was set --------------------------------------------------------------------------------
+
+
+def _standing_headers(options: WebhookOptions) -> dict[str, str]:
+    """The headers of every request."""
+    given = {name: value.get_secret_value() for name, value in options.headers.items()}
+    if "user-agent" not in map(str.lower, given):
+        given["User-Agent"] = "hammerwork"
+    return {**given, "Accept-Encoding": "identity"}
 
 
 def _keyring(options: WebhookOptions) -> Keyring | None:

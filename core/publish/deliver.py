@@ -8,14 +8,12 @@ from datetime import timedelta
 
 import structlog
 
-from .. import operate
 from ..event import DeliveryAttempt, DeliveryReport, Sink
 from ..execute.handlers import Handlers
 from ..execute.running import RunningJob
-from ..ingest.burial import storable
-from ..job import SINK_QUEUE_PREFIX, Cancel, Dead, Done, Outcome, Retry, Snooze
-from ..postgres.database import Database
+from ..job import SINK_QUEUE_PREFIX, Outcome, Retry
 from ..retry import RetryStrategy, Schedule, delay_after
+from .delivery_log import DeliveryLog, word_for
 
 log = structlog.get_logger(__name__)
 
@@ -32,7 +30,8 @@ class DeliveryPolicy:
     """How a sink's deliveries are tried again, and when the sink is given up.
 
     `disable_after`: a sink of which nothing was taken for so long is disabled, with an operator event,
-    until somebody resumes it. `concurrency` is this sink's own, so a slow destination delays only itself.
+    until somebody resumes it. `concurrency` is for a worker of the sink's own, so that a slow destination
+    delays only itself.
     """
 
     retry: RetryStrategy = STANDARD_SCHEDULE
@@ -41,23 +40,32 @@ class DeliveryPolicy:
     disable_after: timedelta = timedelta(days=5)
 
 
-def delivery_handlers(database: Database, sink: Sink, policy: DeliveryPolicy) -> Handlers:
-    """The handlers of a sink's queue, for a Worker of its own."""
+def delivery_handlers(deliveries: DeliveryLog, sink: Sink, policy: DeliveryPolicy) -> Handlers:
+    """The handlers of a sink's queue, for a Worker of its own; `deliveries` must be running beside it."""
 
     async def deliver(job: RunningJob) -> Outcome:
-        attempt = DeliveryAttempt(event_id=job.payload["id"], cloud_event=job.payload, attempt=job.attempt)
+        event = job.payload
+        event_id = str(event["id"])
         started = time.monotonic()
         try:
-            report = await sink.deliver(attempt)
+            report = await sink.deliver(
+                DeliveryAttempt(event_id=event_id, cloud_event=event, attempt=job.attempt)
+            )
         except Exception as error:
             # The sink's own fault: it is tried again and logged like any other try that failed.
-            log.exception("sink failed", sink=sink.name, event_id=attempt.event_id)
+            log.exception("sink failed", sink=sink.name, event_id=event_id)
             report = DeliveryReport(outcome=Retry(f"{type(error).__name__}: {error}"), error="sink_failed")
-        await _record(database, sink.name, job, report, timedelta(seconds=time.monotonic() - started), policy)
+        seconds = time.monotonic() - started
+        log.info(
+            "delivery", sink=sink.name, event_id=event_id, type=event.get("type"), job=str(job.id),
+            attempt=job.attempt, outcome=word_for(report.outcome), status=report.status, error=report.error,
+            ms=round(seconds * 1000, 1),
+        )  # fmt: skip
+        await deliveries.write(job, event_id, report, seconds)
         return _not_sooner(report.outcome, policy, job.attempt)
 
     handlers = Handlers()
-    handlers.add(SINK_QUEUE_PREFIX + sink.name, deliver, retry=policy.retry, concurrency=policy.concurrency)
+    handlers.add(SINK_QUEUE_PREFIX + sink.name, deliver, retry=policy.retry)
     return handlers
 
 
@@ -69,44 +77,3 @@ def _not_sooner(outcome: Outcome, policy: DeliveryPolicy, attempt: int) -> Outco
             return Retry(reason, max(asked, delay_after(policy.retry, attempt)))
         case _:
             return outcome
-
-
-async def _record(
-    database: Database,
-    sink: str,
-    job: RunningJob,
-    report: DeliveryReport,
-    ran: timedelta,
-    policy: DeliveryPolicy,
-) -> None:
-    outcome = _word(report.outcome)
-    rows = await database.fetch(
-        "log_delivery", sink, job.id, job.payload["id"], job.attempt, report.status, report.error, ran,
-        storable(report.response), outcome,
-    )  # fmt: skip
-    log.info(
-        "delivery", sink=sink, event_id=job.payload["id"], type=job.payload["type"], job=str(job.id),
-        attempt=job.attempt, outcome=outcome, status=report.status, error=report.error,
-        ms=round(ran.total_seconds() * 1000, 1),
-    )  # fmt: skip
-    failing = rows[0]["failing"] if rows else None
-    reason = report.disable
-    if reason is None and failing is not None and failing > policy.disable_after:
-        reason = f"nothing was taken for {failing}"
-    if reason is not None:
-        await operate.disable_sink(database, sink, reason)
-        log.error("sink disabled", sink=sink, reason=reason)
-
-
-def _word(outcome: Outcome) -> str:
-    match outcome:
-        case Done():
-            return "done"
-        case Retry():
-            return "retry"
-        case Snooze():
-            return "snooze"
-        case Cancel():
-            return "cancel"
-        case Dead():
-            return "dead"

@@ -17,6 +17,7 @@ from hammerwork.core.execute.worker import Worker
 from hammerwork.core.job import Dead, Done, Job, JobState, Retry, Snooze
 from hammerwork.core.message import Guarantee
 from hammerwork.core.publish.deliver import STANDARD_SCHEDULE, DeliveryPolicy, delivery_handlers
+from hammerwork.core.publish.delivery_log import DeliveryLog
 from hammerwork.core.publish.relay import Relay, Subscription
 from hammerwork.core.queue import Queue
 from hammerwork.core.retry import Fixed
@@ -70,8 +71,21 @@ class Outlet:
             name=sink.name, types=frozenset({EventType.ENQUEUED}), max_attempts=policy.max_attempts
         )
         self.relay = Relay(queue.database, self.subscription, kind="test")
-        self.worker: Worker = worker_of(queue, delivery_handlers(queue.database, sink, policy))
+        self.log = DeliveryLog(queue.database, sink.name, disable_after=policy.disable_after)
+        self.worker: Worker = worker_of(
+            queue, delivery_handlers(self.log, sink, policy), concurrency=min(policy.concurrency, 4)
+        )
         self._queue = queue
+
+    async def run(self) -> None:
+        """Deliver until `stop()`."""
+        async with asyncio.TaskGroup() as tasks:
+            log = tasks.create_task(self.log.run(), name="delivery log")
+            await self.worker.run()
+            log.cancel()
+
+    def stop(self) -> None:
+        self.worker.stop()
 
     async def register(self) -> None:
         types = sorted(self.subscription.types)
@@ -110,7 +124,7 @@ async def is_disabled(queue: Queue) -> bool:
 async def test_an_event_is_delivered_and_logged(queue: Queue) -> None:
     sink = Destination()
     outlet = await outlet_with(queue, sink)
-    async with running(outlet.worker):
+    async with running(outlet):
         await until(lambda: ended(queue, JobState.COMPLETED))
     (attempt,) = sink.taken
     assert (attempt.attempt, attempt.event_id) == (1, attempt.cloud_event["id"])
@@ -134,7 +148,7 @@ async def test_it_is_tried_again_under_the_same_id_until_it_is_taken(queue: Queu
 
     sink = Destination(answer=answer)
     outlet = await outlet_with(queue, sink)
-    async with running(outlet.worker):
+    async with running(outlet):
         await until(lambda: ended(queue, JobState.COMPLETED))
     assert [attempt.attempt for attempt in sink.taken] == [1, 2, 3, 4]
     assert len(set(sink.ids)) == 1
@@ -154,7 +168,7 @@ async def test_the_standard_schedule_waits_longer_and_longer_and_then_gives_up(q
     assert policy.max_attempts == len(STANDARD_SCHEDULE.delays) + 1
     refusing = Destination(answer=lambda attempt: DeliveryReport(outcome=Retry("busy")))
     outlet = await outlet_with(queue, refusing, policy=policy)
-    async with running(outlet.worker):
+    async with running(outlet):
         await until(lambda: ended(queue, JobState.SCHEDULED))
     (job,) = await queue.jobs(queue="sink.billing")
     assert timedelta(seconds=2) < job.run_at - datetime.now(UTC) <= timedelta(seconds=6)
@@ -164,7 +178,7 @@ async def test_a_destination_may_ask_for_more_time_but_not_for_less(queue: Queue
     asked = {1: timedelta(hours=2), 2: timedelta(seconds=1)}
     sink = Destination(answer=lambda attempt: DeliveryReport(outcome=Retry("later", asked[attempt.attempt])))
     outlet = await outlet_with(queue, sink, policy=DeliveryPolicy(retry=Fixed(timedelta(hours=1), "none")))
-    async with running(outlet.worker):
+    async with running(outlet):
         for number, least in ((1, timedelta(hours=2)), (2, timedelta(hours=1))):
             await sink.was_given(number)
             await until(lambda: ended(queue, JobState.SCHEDULED))
@@ -177,7 +191,7 @@ async def test_a_destination_may_ask_for_more_time_but_not_for_less(queue: Queue
 async def test_used_up_attempts_and_refusals_are_dead_letters_that_can_be_replayed(queue: Queue) -> None:
     sink = Destination(answer=lambda attempt: DeliveryReport(outcome=Dead("no such tenant"), status=404))
     outlet = await outlet_with(queue, sink)
-    async with running(outlet.worker):
+    async with running(outlet):
         await until(lambda: ended(queue, JobState.DEAD))
         (letter,) = await operate.dead_letters(queue.database, queue="sink.billing")
         assert letter.detail == "no such tenant"
@@ -190,7 +204,7 @@ async def test_used_up_attempts_and_refusals_are_dead_letters_that_can_be_replay
 async def test_a_snooze_burns_no_attempt(queue: Queue) -> None:
     sink = Destination(answer=lambda attempt: DeliveryReport(outcome=Snooze(timedelta(hours=1))))
     outlet = await outlet_with(queue, sink)
-    async with running(outlet.worker):
+    async with running(outlet):
         await until(lambda: ended(queue, JobState.SCHEDULED))
     (job,) = await queue.jobs(queue="sink.billing")
     assert job.attempt == 0
@@ -203,7 +217,7 @@ async def test_a_sink_that_raises_is_logged_and_tried_again(queue: Queue) -> Non
         return TAKEN
 
     outlet = await outlet_with(queue, Destination(answer=answer))
-    async with running(outlet.worker):
+    async with running(outlet):
         await until(lambda: ended(queue, JobState.COMPLETED))
     records = await operate.deliveries(queue.database, "billing")
     assert [(record.outcome, record.error) for record in records] == [
@@ -228,7 +242,7 @@ async def test_a_sink_that_says_that_it_is_gone_is_disabled_and_operators_learn_
     sink = Destination(answer=answer)
     policy = DeliveryPolicy(concurrency=1)
     outlet = await outlet_with(queue, sink, events=5, policy=policy)
-    async with running(outlet.worker):
+    async with running(outlet):
         await until(lambda: is_disabled(queue))
         given = len(sink.taken)
     assert given <= 2
@@ -242,7 +256,7 @@ async def test_a_sink_that_says_that_it_is_gone_is_disabled_and_operators_learn_
     }  # fmt: skip
 
     sink.answer = lambda attempt: TAKEN
-    async with running(Outlet(queue, sink, policy).worker):
+    async with running(Outlet(queue, sink, policy)):
         await operate.resume_sink(queue.database, "billing")
         await until(lambda: ended(queue, JobState.COMPLETED, 5 - given))
 
@@ -253,7 +267,7 @@ async def test_a_sink_of_which_nothing_was_taken_for_too_long_is_disabled(
     sink = Destination(answer=lambda attempt: DeliveryReport(outcome=Retry("refused"), error="refused"))
     policy = DeliveryPolicy(retry=Fixed(timedelta(hours=1)), disable_after=timedelta(days=5))
     outlet = await outlet_with(queue, sink, events=2, policy=policy)
-    async with running(outlet.worker):
+    async with running(outlet):
         await until(lambda: ended(queue, JobState.SCHEDULED, 2))
         assert await sink_state(queue) == "active"
         await connection.execute("update hammerwork.sinks set failing_since = now() - interval '6 days'")
@@ -270,7 +284,7 @@ async def test_one_delivery_that_is_taken_ends_the_time_of_failing(
 ) -> None:
     sink = Destination(answer=lambda attempt: DeliveryReport(outcome=Retry("busy")))
     outlet = await outlet_with(queue, sink, policy=DeliveryPolicy(retry=Fixed(timedelta(hours=1))))
-    async with running(outlet.worker):
+    async with running(outlet):
         await until(lambda: ended(queue, JobState.SCHEDULED))
         (info,) = await operate.sinks(queue.database)
         assert info.failing_since is not None
@@ -290,12 +304,12 @@ async def test_a_paused_sink_holds_its_deliveries(queue: Queue) -> None:
     outlet = await outlet_with(queue, sink, events=3)
     await operate.pause_sink(queue.database, "billing", "maintenance")
     await queue.enqueue(Job("orders"))
-    async with running(outlet.worker):
+    async with running(outlet):
         probe = Outlet(queue, Destination("other"))
         await probe.register()
         await queue.enqueue(Job("orders"))
         await probe.relay_all()
-        async with running(probe.worker):  # another sink's delivery goes through meanwhile
+        async with running(probe):  # another sink's delivery goes through meanwhile
 
             async def delivered() -> bool:
                 return bool(await operate.deliveries(queue.database, "other"))
@@ -318,7 +332,7 @@ async def test_a_replay_since_a_time_delivers_the_same_ids_again(
     since = await connection.fetchval("select clock_timestamp()")
     await queue.enqueue_many([Job("orders") for _ in range(3)])
     await outlet.relay_all()
-    async with running(outlet.worker):
+    async with running(outlet):
         await sink.was_given(7)
         assert await operate.replay_sink_since(queue.database, outlet.subscription, since) == 3
         await sink.was_given(10)
@@ -331,7 +345,7 @@ async def test_a_replay_since_a_time_delivers_the_same_ids_again(
 async def test_one_delivery_is_replayed_under_its_id(queue: Queue) -> None:
     sink = Destination()
     outlet = await outlet_with(queue, sink)
-    async with running(outlet.worker):
+    async with running(outlet):
         await until(lambda: ended(queue, JobState.COMPLETED))
         (record,) = await operate.deliveries(queue.database, "billing")
         await operate.replay_delivery(queue.database, record.job_id)
@@ -348,7 +362,7 @@ async def test_a_destination_that_hangs_delays_no_other(queue: Queue) -> None:
     await queue.enqueue_many([Job("orders", n) for n in range(30)])
     for outlet in outlets:
         await outlet.relay_all()
-    async with running(outlets[0].worker), running(outlets[1].worker):
+    async with running(outlets[0]), running(outlets[1]):
         await quick.was_given(30)
         assert len(slow.taken) <= 10
         slow.opened.set()

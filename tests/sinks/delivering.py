@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
+import aiohttp
 from aiohttp.abc import AbstractResolver
 
 from hammerwork.core.event import DeliveryAttempt, DeliveryReport, Event, EventType
@@ -50,6 +51,12 @@ async def sink(
         yield opened
     finally:
         await opened.close()
+
+
+def connections_of(opened: WebhookSink) -> aiohttp.TCPConnector:
+    """The pool of an open sink."""
+    assert opened._endpoint is not None
+    return opened._endpoint.connections
 
 
 async def deliver(

@@ -6,7 +6,6 @@ import ipaddress
 import socket
 from collections.abc import Sequence
 
-import aiohttp
 import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
 
@@ -14,7 +13,7 @@ from hammerwork.core.errors import Misconfigured
 from hammerwork.core.job import Retry
 from hammerwork.sinks.egress import Egress, RefusedAddress
 
-from .delivering import Settings, attempt, deliver, sink
+from .delivering import Settings, attempt, connections_of, deliver, sink
 from .hostile_server import HostileServer
 
 # The first and the last address of what the IANA registries call special, and what embeds one.
@@ -126,9 +125,7 @@ async def test_an_answer_that_changes_after_the_first_question_is_checked_again(
     settings = {"allow_networks": ["127.0.0.1/32"]}
     async with sink(server.url("/", "hooks.example.com"), settings, resolver=answers) as opened:
         assert (await opened.deliver(attempt())).error is None
-        connector = opened._session.connector if opened._session else None
-        assert isinstance(connector, aiohttp.TCPConnector)
-        connector.clear_dns_cache()  # as if the answer's time to live had passed
+        connections_of(opened).clear_dns_cache()  # as if the answer's time to live had passed
         assert (await opened.deliver(attempt())).error == "refused_address"
     assert server.connections == 1
 

@@ -13,7 +13,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 
 from hammerwork.core.errors import Unavailable
@@ -21,7 +20,7 @@ from hammerwork.core.event import DeliveryAttempt
 from hammerwork.core.job import Done, Retry, Snooze
 from hammerwork.sinks.webhook import EXCERPT, WebhookSink
 
-from .delivering import EVENT_ID, attempt, deliver, sink
+from .delivering import EVENT_ID, attempt, connections_of, deliver, sink
 from .hostile_server import Authority, Exchange, HostileServer, full_backlog
 
 SHORT = {"timeout": 0.5, "connect_timeout": 0.3}
@@ -30,9 +29,7 @@ MEGABYTE = 1024 * 1024
 
 def held(opened: WebhookSink) -> int:
     """How many connections of the sink are in use."""
-    connector = opened._session.connector if opened._session else None
-    assert isinstance(connector, aiohttp.TCPConnector)
-    return len(connector._acquired)
+    return len(connections_of(opened)._acquired)
 
 
 # --- time ----------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from hammerwork.core.execute.worker import Worker
 from hammerwork.core.identity import new_id
 from hammerwork.core.job import Job, Json
 from hammerwork.core.publish.deliver import DeliveryPolicy, delivery_handlers
+from hammerwork.core.publish.delivery_log import DeliveryLog
 from hammerwork.core.queue import Queue
 from hammerwork.core.signature import new_secret
 from hammerwork.gateway.telemetry import configure_logging
@@ -59,14 +60,17 @@ async def deliver(arena: Arena) -> Measure:
         await sink.open()
         await queue.database.fetch("register_sink", "bench", "webhook", [str(EventType.COMPLETED)])
         await queue.enqueue_many([Job("sink.bench", event) for event in _events()])
-        handlers = delivery_handlers(queue.database, sink, DeliveryPolicy(concurrency=CONCURRENCY))
-        worker = Worker(queue, handlers, concurrency=CONCURRENCY)
+        policy = DeliveryPolicy(concurrency=CONCURRENCY)
+        deliveries = DeliveryLog(queue.database, sink.name, disable_after=policy.disable_after)
+        worker = Worker(queue, delivery_handlers(deliveries, sink, policy), concurrency=CONCURRENCY)
         with _logging():
             async with arena.measured(EVENTS) as measure:
+                logging_them = asyncio.create_task(deliveries.run(), name="delivery log")
                 working = asyncio.create_task(worker.run(), name="worker")
                 await sink.complete.wait()
                 worker.stop()
                 await working
+                logging_them.cancel()
         await sink.close()
     return measure
 

@@ -11,4 +11,4 @@ from hammerwork.core.postgres.database import Database
 
 async def claim(database: Database, queue: str, worker: UUID, count: int = 1) -> list[Any]:
     """Claim jobs of one queue on behalf of a worker that is registered but does not run."""
-    return await database.fetch("claim", *Floors().columns({queue: count}, whole=True), count, worker)
+    return await database.fetch("claim", *Floors().columns({queue: count}, count, whole=True), count, worker)

@@ -17,9 +17,11 @@ floor (given back, promoted late, committed late) waits that long at most."""
 WHOLE_LOOK_SHARE = 20
 """A whole look may take one twentieth of the time, so it becomes rarer as it becomes dearer."""
 
-_PRIORITIES = sorted(Priority, reverse=True)
+_PRIORITIES = sorted((int(priority) for priority in Priority), reverse=True)
 
-Columns = tuple[list[str], list[int], list[datetime | None], list[UUID | None], list[int]]
+_HEAD = (None, None)
+
+Columns = tuple[list[str], list[int], list[datetime | None], list[UUID | None], list[int], list[int]]
 
 
 class Floors:
@@ -41,18 +43,21 @@ class Floors:
         least = 0.0 if rested else WHOLE_LOOK_EVERY
         return time.monotonic() - self._looked >= max(least, WHOLE_LOOK_SHARE * self._cost)
 
-    def columns(self, limits: Mapping[str, int], *, whole: bool) -> Columns:
-        """The first five parameters of claim.sql for these queues and limits."""
-        wanted = [
-            (queue, int(priority), limit) for queue, limit in limits.items() for priority in _PRIORITIES
-        ]
-        floors = [None if whole else self._floors.get((queue, priority)) for queue, priority, _ in wanted]
+    def columns(self, limits: Mapping[str, int], share: int, *, whole: bool) -> Columns:
+        """The first six parameters of claim.sql for these queues and limits. Of jobs that are not urgent, at
+        most `share` of a queue and priority are looked at."""
+        wanted = [(queue, priority) for queue in limits for priority in _PRIORITIES]
+        floors = [_HEAD if whole else self._floors.get(place, _HEAD) for place in wanted]
         return (
-            [queue for queue, _, _ in wanted],
-            [priority for _, priority, _ in wanted],
-            [None if floor is None else floor[0] for floor in floors],
-            [None if floor is None else floor[1] for floor in floors],
-            [limit for _, _, limit in wanted],
+            [queue for queue, _ in wanted],
+            [priority for _, priority in wanted],
+            [run_at for run_at, _ in floors],
+            [job_id for _, job_id in floors],
+            [
+                limits[queue] if priority > Priority.NORMAL else min(limits[queue], share)
+                for queue, priority in wanted
+            ],
+            [limits[queue] for queue, _ in wanted],
         )
 
     def claimed(self, rows: Sequence[Record], *, whole: bool, seconds: float) -> None:

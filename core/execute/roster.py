@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from uuid import UUID
@@ -28,6 +28,10 @@ MEASURE_SECONDS = 0.01
 """How often that is measured anew: a worker that starts beside a full queue is at full speed after a few."""
 
 LARGEST_CLAIM = 1000
+
+LOOKED_AT = 2
+"""A claim over many queues looks at so many times the jobs that it may take."""
+
 STOP_WITHIN = 5.0
 """Seconds that a cancelled handler has to end; one that does not is left behind, fenced."""
 
@@ -45,10 +49,19 @@ class WorkerCounts:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What to claim now: at most so many of each queue, and of all together."""
+    """What to claim now: at most so many of each queue, and of all together.
+
+    `share` bounds what is looked at of one queue and priority (but for the urgent ones) where there are many
+    queues: every row that is looked at is locked, whether it is taken or not.
+    """
 
     limits: dict[str, int]
     total: int
+    share: int
+
+    def exhausted(self, found: Mapping[str, int]) -> set[str]:
+        """The queues of which a claim that was not filled brought less than was asked for."""
+        return {queue for queue, limit in self.limits.items() if found.get(queue, 0) < min(limit, self.share)}
 
 
 class Roster:
@@ -97,7 +110,10 @@ class Roster:
             limit = room if route.concurrency is None else min(room, route.concurrency - self._held[queue])
             if limit > 0:
                 limits[queue] = limit
-        return Wanted(limits, min(room, sum(limits.values()))) if limits else None
+        if not limits:
+            return None
+        share = max(1, LOOKED_AT * room // len(limits))
+        return Wanted(limits, total=min(room, sum(limits.values())), share=share)
 
     def take(self, jobs: Sequence[RunningJob]) -> None:
         """Hold claimed jobs, and start what there are slots for."""

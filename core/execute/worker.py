@@ -244,15 +244,14 @@ class _Life:
                 self._dry |= set(wanted.limits)
                 return
             if len(rows) < wanted.total:
-                found = Counter(row["queue"] for row in rows)
-                drained = {queue for queue, limit in wanted.limits.items() if found[queue] < limit}
-                self._dry |= drained - self._hinted
+                exhausted = wanted.exhausted(Counter(row["queue"] for row in rows))
+                self._dry |= exhausted - self._hinted
             self._roster.take(self._readable(rows))
             rested = False
 
     async def _fetch(self, wanted: Wanted, rested: bool) -> list[Record]:
         whole, started = self._floors.whole_look_due(rested=rested), time.monotonic()
-        columns = self._floors.columns(wanted.limits, whole=whole)
+        columns = self._floors.columns(wanted.limits, wanted.share, whole=whole)
         rows = await self._database.fetch("claim", *columns, wanted.total, self._lease.worker)
         self._floors.claimed(rows, whole=whole, seconds=time.monotonic() - started)
         return rows

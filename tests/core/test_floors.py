@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -17,7 +18,7 @@ from .running import both_servers, running, until, until_final, worker_of
 
 
 async def claimed(queue: Queue, worker: UUID, floors: Floors, count: int, *, whole: bool) -> list[Any]:
-    columns = floors.columns({"orders": count}, whole=whole)
+    columns = floors.columns({"orders": count}, count, whole=whole)
     rows = await queue.database.fetch("claim", *columns, count, worker)
     floors.claimed(rows, whole=whole, seconds=0.001)
     return [row["payload"] for row in rows]
@@ -101,3 +102,48 @@ def test_a_dear_whole_look_is_a_rare_one() -> None:
     assert not floors.whole_look_due(rested=False)
     floors.claimed([], whole=True, seconds=10.0)
     assert not floors.whole_look_due(rested=True)
+
+
+@both_servers
+async def test_a_queue_with_a_limit_of_its_own_keeps_it_over_all_priorities(
+    queue: Queue, worker: UUID
+) -> None:
+    await queue.enqueue_many([Job("orders", int(p), priority=p) for p in Priority for _ in range(3)])
+    columns = Floors().columns({"orders": 2}, 2, whole=True)
+    rows = await queue.database.fetch("claim", *columns, 100, worker)
+    assert [row["payload"] for row in rows] == ["4", "4"]
+
+
+async def test_many_queues_are_looked_at_in_shares_but_for_what_is_urgent(queue: Queue, worker: UUID) -> None:
+    names = ["orders", "billing", "mail", "audit"]
+    jobs = [
+        Job(name, name, priority=p)
+        for name in names
+        for p in (Priority.NORMAL, Priority.HIGH)
+        for _ in range(8)
+    ]
+    await queue.enqueue_many(jobs)
+    columns = Floors().columns(dict.fromkeys(names, 40), 3, whole=True)
+    rows = await queue.database.fetch("claim", *columns, 40, worker)
+    assert Counter(row["priority"] for row in rows) == {Priority.HIGH: 32, Priority.NORMAL: 8}
+    locked = await queue.database.fetch("claim", *columns, 100, worker)
+    assert Counter(row["queue"] for row in locked if row["priority"] == Priority.NORMAL) == dict.fromkeys(
+        names, 3
+    )
+
+
+async def test_a_worker_of_many_queues_does_all_their_jobs(queue: Queue) -> None:
+    names = [f"q{number}" for number in range(60)]
+    done: Counter[str] = Counter()
+
+    async def handle(job: Any) -> None:
+        done[job.queue] += 1
+
+    async def all_done() -> bool:
+        return done == dict.fromkeys(names, 20)
+
+    await queue.enqueue_many([Job(name) for name in names for _ in range(20)])
+    async with running(
+        worker_of(queue, dict.fromkeys(names, handle), concurrency=10, poll=timedelta(minutes=1))
+    ):
+        await until(all_done)

@@ -48,7 +48,7 @@ async def bare_loop(arena: Arena) -> Measure:
         statement("register_worker"), worker, "bench", 0, ["bench"], BATCH, timedelta(minutes=10)
     )
     async with arena.measured(JOBS) as measure:
-        heads = Floors().columns({"bench": BATCH}, whole=True)
+        heads = Floors().columns({"bench": BATCH}, BATCH, whole=True)
         while rows := await connection.fetch(statement("claim"), *heads, BATCH, worker):
             completions = [Completion(row["id"], row["lease"], 0.0, None) for row in rows]
             await store.complete(connection, worker, completions)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -28,6 +29,9 @@ log = structlog.get_logger(__name__)
 BATCH = 500
 SOONEST, LATEST = 0.02, 0.5
 """Seconds between looks for events, while they come and when none have come for a while."""
+
+PASS_OVER_EVERY = 10.0
+"""Seconds after which a sink moves past events that it does not want, although none came that it wants."""
 
 HOLD_DUTY = timedelta(seconds=10)
 FILTER_VARIABLES = ("type", "queue", "job_id", "sequence", "data")
@@ -115,6 +119,7 @@ class Relay:
         self.counts = RelayCounts()
         self._database = database
         self._kind = kind
+        self._moved_at = time.monotonic()
         self._duty = Duty(database, f"relay.{subscription.name}", hold=HOLD_DUTY)
 
     async def run(self) -> None:
@@ -159,23 +164,34 @@ class Relay:
 
     async def relay_once(self) -> int:
         """Take the next batch of events, at most BATCH; how many there were."""
-        subscription = self.subscription
-        if not await self._database.fetch("read_events", subscription.name, 1):
-            return 0  # no lock and no transaction for what is mostly nothing
+        subscription, delivered = self.subscription, 0
         async with self._database.transaction() as connection:
-            if not await connection.fetch(statement("sink_position"), subscription.name):
+            position = await connection.fetchrow(statement("sink_position"), subscription.name)
+            if position is None:
                 return 0
-            rows = await connection.fetch(statement("read_events"), subscription.name, BATCH)
-            if not rows:
-                return 0
-            delivered = await fan_out(connection, subscription, rows)
-            last = rows[-1]
-            await connection.fetch(statement("advance_sink"), subscription.name, last["xid"], last["id"])
-        self.counts.batches += 1
-        self.counts.events += len(rows)
-        self.counts.deliveries += delivered
-        self.status.progressed()
+            rows = await connection.fetch(
+                statement("read_events"),
+                position["types"], position["xid"], position["id"], position["horizon"], BATCH,
+            )  # fmt: skip
+            if rows:
+                delivered = await fan_out(connection, subscription, rows)
+            if place := self._place_after(rows, position["horizon"]):
+                await connection.fetch(statement("advance_sink"), subscription.name, *place)
+        if rows:
+            self.counts.batches += 1
+            self.counts.events += len(rows)
+            self.counts.deliveries += delivered
+            self.status.progressed()
         return len(rows)
+
+    def _place_after(self, rows: Sequence[Record], horizon: str) -> tuple[str, int] | None:
+        """Where the next look begins: behind a full batch, else at the horizon, so that what other sinks want
+        is not read again and again. None: nothing came, and the last move is young."""
+        now = time.monotonic()
+        if not rows and now < self._moved_at + PASS_OVER_EVERY:
+            return None
+        self._moved_at = now
+        return (rows[-1]["xid"], rows[-1]["id"]) if len(rows) == BATCH else (horizon, 0)
 
 
 async def fan_out(connection: Connection, subscription: Subscription, rows: Sequence[Record]) -> int:

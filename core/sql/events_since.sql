@@ -3,4 +3,4 @@
 select id, xid::text as xid, event_id, job_id, sequence, type, queue, data::text, at
 from hammerwork.events
 where type = any($1::text[]) and at >= $2 and (xid, id) > ($3::text::xid8, $4)
-order by xid, id limit $5
+order by events.xid, events.id limit $5

@@ -30,7 +30,7 @@ from ..payloads import encoded, payloads
 from ..receiver import receiver
 from ..row import Bar, Row, Side
 
-EVENTS = 6_000
+EVENTS = 20_000
 CONCURRENCY = 50
 
 

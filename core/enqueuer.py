@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import cast
 from uuid import UUID
 
 import asyncpg
 import structlog
 
 from .backoff import Backoff
-from .errors import CommitUnknown, Unavailable
+from .errors import CommitUnknown, HammerworkError, Unavailable
 from .job import Job
 from .postgres import store
 from .postgres.database import Database, mapped_errors
@@ -30,20 +31,20 @@ Row = tuple[object, ...]
 
 @dataclass(slots=True)
 class _Waiting:
-    """A single job on its way, and who waits for it: true when it is stored, false when it existed."""
+    """A single job on its way, and who waits for it to be stored, by us or before."""
 
     row: Row
     queue: str
-    stored: asyncio.Future[bool] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    stored: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
 class Enqueuer:
-    """Stores jobs, each call in transactions of its own, and says which were new.
+    """Stores jobs in transactions of its own.
 
-    Many jobs go a thousand at a time. Single jobs that are enqueued while others are on their way share
-    the next statement with all that came meanwhile: nobody waits for company, and many producers pay for
-    few COMMITs. While Postgres is away it tries again for `patience` seconds, then raises Unavailable; ids
-    make a batch safe to send twice.
+    Many jobs go BATCH at a time. Single jobs that are enqueued while two statements are under way share the
+    next one with all that came meanwhile, so that many producers pay for few COMMITs; one that comes alone is
+    sent at once. While Postgres is away a statement is sent again for `patience` seconds, then its callers
+    get Unavailable; ids make it safe to send twice.
     """
 
     def __init__(self, database: Database, *, patience: float) -> None:
@@ -68,45 +69,40 @@ class Enqueuer:
             stored |= await self._store(rows[chunk], {job.queue for job in jobs[chunk]})
         return stored
 
-    async def one(self, job: Job) -> bool:
-        """Whether it was new. A caller that is cancelled leaves open whether its job is stored."""
+    async def one(self, job: Job) -> None:
+        """Return when it is stored. A caller that is cancelled leaves open whether it is."""
         waiting = _Waiting(store.row_of(job), job.queue)
         self._waiting.append(waiting)
         if len(self._flights) < FLIGHTS:
-            flight = asyncio.create_task(self._fly(), name="enqueue")
-            self._flights.add(flight)
-            flight.add_done_callback(self._flights.discard)
-        return await waiting.stored
+            self._flights.add(asyncio.create_task(self._fly(), name="enqueue"))
+        await waiting.stored
 
     async def _fly(self) -> None:
-        while self._waiting:
-            batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
-            batch = [waiting for waiting in batch if not waiting.stored.done()]
-            try:
-                await self._land(batch)
-            except Exception as error:
-                await self._apart(batch, error)
+        try:
+            while self._waiting:
+                batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
+                await self._land([waiting for waiting in batch if not waiting.stored.done()])
+        finally:
+            # In the step that saw nobody wait: a flight that is over must not count as one under way.
+            self._flights.discard(cast("asyncio.Task[None]", asyncio.current_task()))
 
     async def _land(self, batch: Sequence[_Waiting]) -> None:
+        """Store these, and tell their callers. What is refused is one job's fault and not its neighbours':
+        it is found by halving."""
         if not batch:
-            return
-        stored = await self._store([waiting.row for waiting in batch], {waiting.queue for waiting in batch})
-        for waiting in batch:
-            if not waiting.stored.done():
-                waiting.stored.set_result(waiting.row[0] in stored)
-
-    async def _apart(self, batch: Sequence[_Waiting], error: Exception) -> None:
-        """Tell the error to its caller. What Postgres refuses is one job's fault, and not its neighbours'."""
-        if len(batch) > 1 and isinstance(error, asyncpg.PostgresError):
-            for waiting in batch:
-                try:
-                    await self._land([waiting])
-                except Exception as own:
-                    await self._apart([waiting], own)
-            return
-        for waiting in batch:
-            if not waiting.stored.done():
-                waiting.stored.set_exception(error)
+            return None
+        try:
+            await self._store([waiting.row for waiting in batch], {waiting.queue for waiting in batch})
+        except HammerworkError as error:
+            _tell(batch, error)
+        except Exception as error:
+            if len(batch) == 1:
+                return _tell(batch, error)
+            middle = len(batch) // 2
+            await self._land(batch[:middle])
+            await self._land(batch[middle:])
+        else:
+            _tell(batch)
 
     async def _store(self, rows: Sequence[Row], queues: set[str]) -> set[UUID]:
         stored = await self._persist(rows)
@@ -114,18 +110,23 @@ class Enqueuer:
         return stored
 
     async def _persist(self, rows: Sequence[Row]) -> set[UUID]:
-        backoff, known, unsure = Backoff(first=0.05, longest=1.0), False, False
+        backoff, unsure = Backoff(first=0.05, longest=1.0), False
+        # A pool that is not ours may have codecs of its own, which a COPY would put the payloads through.
+        copied = self._database.reachable and len(rows) >= store.COPY_FROM
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._patience
         while True:
             try:
-                if len(rows) < store.COPY_FROM or known or unsure:
-                    return await self._by_statement(rows, unsure=unsure)
-                return await self._by_copy(rows)
+                if copied:
+                    return await self._by_copy(rows)
+                return await self._by_statement(rows, unsure=unsure)
             except asyncpg.UniqueViolationError:
-                known = True
+                if not copied:
+                    raise  # an index of the operator's own
+                copied = False
             except Unavailable as error:
                 unsure = unsure or isinstance(error, CommitUnknown)
+                copied = copied and not unsure
                 if loop.time() > deadline:
                     raise
                 await asyncio.sleep(backoff.next())
@@ -140,3 +141,13 @@ class Enqueuer:
                 if unsure:
                     rows = await store.not_stored(connection, rows)
                 return await store.enqueue(connection, rows)
+
+
+def _tell(batch: Sequence[_Waiting], error: Exception | None = None) -> None:
+    for waiting in batch:
+        if waiting.stored.done():
+            continue  # its caller gave up
+        if error is None:
+            waiting.stored.set_result(None)
+        else:
+            waiting.stored.set_exception(error)

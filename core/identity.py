@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from hashlib import blake2b
-from random import getrandbits
+from random import Random
 from uuid import UUID
 
 from asyncpg.pgproto.pgproto import UUID as DriverUUID
@@ -15,6 +16,10 @@ more than one partition, and it cannot be added to ids that already exist."""
 
 _VERSION_7 = 0x7 << 76 | 0x2 << 62
 _RANDOM_BITS = 62
+
+_random = Random()
+"""Our own, seeded by the system: an application that seeds Python's would make the same ids twice."""
+os.register_at_fork(after_in_child=_random.seed)
 
 
 def slot_of(job_id: UUID) -> int:
@@ -36,12 +41,11 @@ def new_id(slot: int | None = None) -> UUID:
 
     The 12 bits after the milliseconds hold their fraction (§6.2, method 3: a quarter of a microsecond), so
     that ids made one after the other in a process sort in that order, which a batch of jobs stored at one
-    moment relies on. The rest is from Python's own generator, which is seeded by the system and again in
-    every forked child: ids need to be unique, not secret, and this is made once a job. The class is the
-    driver's subclass of `uuid.UUID`, the one that rows bring too: it costs a sixth.
+    moment relies on. The rest is random; ids need to be unique, not secret. The class is the driver's
+    subclass of `uuid.UUID`, the one that rows bring too: it costs a sixth, and this is made once a job.
     """
     ticks = time.time_ns() * 4096 // 1_000_000
-    value = ticks >> 12 << 80 | (ticks & 0xFFF) << 64 | getrandbits(_RANDOM_BITS) | _VERSION_7
+    value = ticks >> 12 << 80 | (ticks & 0xFFF) << 64 | _random.getrandbits(_RANDOM_BITS) | _VERSION_7
     if slot is not None:
         value = value & ~(SLOTS - 1) | slot
     return DriverUUID(value.to_bytes(16, "big"))

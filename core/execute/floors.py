@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
 from ..job import Priority
 from ..postgres.database import Record
+from .roster import Wanted
 
 WHOLE_LOOK_EVERY = 0.25
 """Seconds after which a busy worker looks at whole queues again: a job that came back to a place before the
@@ -16,6 +17,9 @@ floor (given back, promoted late, committed late) waits that long at most."""
 
 WHOLE_LOOK_SHARE = 20
 """A whole look may take one twentieth of the time, so it becomes rarer as it becomes dearer."""
+
+WHOLE_LOOK_WITHIN = 5.0
+"""But not rarer than this: what made it dear may have been a lock or a disk, once."""
 
 _PRIORITIES = sorted((int(priority) for priority in Priority), reverse=True)
 
@@ -38,26 +42,23 @@ class Floors:
         self._looked = 0.0
         self._cost = 0.0
 
-    def whole_look_due(self, *, rested: bool) -> bool:
-        """Whether to look at whole queues now. A worker that has rested may do so sooner than a busy one."""
+    def next_whole_look(self, *, rested: bool) -> float:
+        """When to look at whole queues again (monotonic seconds): a worker that has rested may do so sooner
+        than a busy one."""
         least = 0.0 if rested else WHOLE_LOOK_EVERY
-        return time.monotonic() - self._looked >= max(least, WHOLE_LOOK_SHARE * self._cost)
+        return self._looked + min(max(least, WHOLE_LOOK_SHARE * self._cost), WHOLE_LOOK_WITHIN)
 
-    def columns(self, limits: Mapping[str, int], share: int, *, whole: bool) -> Columns:
-        """The first six parameters of claim.sql for these queues and limits. Of jobs that are not urgent, at
-        most `share` of a queue and priority are looked at."""
-        wanted = [(queue, priority) for queue in limits for priority in _PRIORITIES]
-        floors = [_HEAD if whole else self._floors.get(place, _HEAD) for place in wanted]
+    def columns(self, wanted: Wanted, *, whole: bool) -> Columns:
+        """The first six parameters of claim.sql."""
+        places = [(queue, priority) for queue in wanted.limits for priority in _PRIORITIES]
+        floors = [_HEAD if whole else self._floors.get(place, _HEAD) for place in places]
         return (
-            [queue for queue, _ in wanted],
-            [priority for _, priority in wanted],
+            [queue for queue, _ in places],
+            [priority for _, priority in places],
             [run_at for run_at, _ in floors],
             [job_id for _, job_id in floors],
-            [
-                limits[queue] if priority > Priority.NORMAL else min(limits[queue], share)
-                for queue, priority in wanted
-            ],
-            [limits[queue] for queue, _ in wanted],
+            [wanted.slots(queue, priority) for queue, priority in places],
+            [wanted.limits[queue] for queue, _ in places],
         )
 
     def claimed(self, rows: Sequence[Record], *, whole: bool, seconds: float) -> None:

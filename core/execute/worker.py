@@ -145,6 +145,8 @@ class _Life:
     def __init__(self, worker: Worker, database: Database, counts: WorkerCounts) -> None:
         self._database = database
         self._poll = worker.poll.total_seconds()
+        self._poll_due = 0.0
+        """When all queues are asked again, whatever is known of them (monotonic seconds)."""
         self._drain = worker.drain
         self._beat = worker.lease.total_seconds() / BEATS_A_LEASE
         self._wake = asyncio.Event()
@@ -226,10 +228,14 @@ class _Life:
 
     async def _claim(self, stopping: asyncio.Event) -> None:
         """Claim for the free slots, again and again while whole claims come back."""
-        if self._strays_due and time.monotonic() >= self._strays_due[0]:
-            await self._release_strays()
         rested = True
         while not stopping.is_set() and self._lease.trusted and self._settler.pending < UNSETTLED_LIMIT:
+            if self._strays_due and time.monotonic() >= self._strays_due[0]:
+                await self._release_strays()
+            if time.monotonic() >= self._poll_due:
+                # Here and not where it rests: one busy queue must not keep the others from being asked.
+                self._dry.clear()
+                self._poll_due = time.monotonic() + self._poll
             wanted = self._roster.wanted(self._dry)
             if wanted is None:
                 return
@@ -241,6 +247,7 @@ class _Life:
                 if isinstance(error, CommitUnknown):
                     now = time.monotonic()
                     self._strays_due = [now + STRAYS_AFTER, now + self._beat]
+                    self._poll_due = min(self._poll_due, self._strays_due[0])
                 self._dry |= set(wanted.limits)
                 return
             if len(rows) < wanted.total:
@@ -250,20 +257,26 @@ class _Life:
             rested = False
 
     async def _fetch(self, wanted: Wanted, rested: bool) -> list[Record]:
-        whole, started = self._floors.whole_look_due(rested=rested), time.monotonic()
-        columns = self._floors.columns(wanted.limits, wanted.share, whole=whole)
+        started = time.monotonic()
+        whole = started >= self._floors.next_whole_look(rested=rested)
+        columns = self._floors.columns(wanted, whole=whole)
         rows = await self._database.fetch("claim", *columns, wanted.total, self._lease.worker)
         self._floors.claimed(rows, whole=whole, seconds=time.monotonic() - started)
+        if not whole and len(rows) < wanted.total:
+            # Only a whole look shows that nothing is left.
+            self._poll_due = min(self._poll_due, self._floors.next_whole_look(rested=True))
         return rows
 
     async def _release_strays(self) -> None:
         """Hand back what a claim took whose answer was cut. Never beside a claim, whose jobs would look
         like strays; twice, because the server may still have been at it the first time."""
         try:
-            rows = await self._database.fetch("jobs_held_by", self._lease.worker, LARGEST_CLAIM)
+            known = self._roster.holds() | self._settler.holds()
+            most = len(known) + LARGEST_CLAIM
+            rows = await self._database.fetch("jobs_held_by", self._lease.worker, most)
         except Unavailable:
             return
-        known = self._roster.holds() | self._settler.holds()
+        known |= self._roster.holds() | self._settler.holds()
         strays = [row for row in rows if row["id"] not in known]
         for row in strays:
             self._settler.add(Requeue(id=row["id"], lease=row["lease"], kind="released"))
@@ -284,12 +297,10 @@ class _Life:
 
     async def _rest(self) -> None:
         """Until a slot is free, work is announced, somebody says stop, or the poll is due."""
-        try:
+        with suppress(TimeoutError):
             # Not wait_for, which before Python 3.12 loses a cancellation that comes with the word.
-            async with asyncio.timeout(self._poll):
+            async with asyncio.timeout(max(0.0, self._poll_due - time.monotonic())):
                 await self._wake.wait()
-        except TimeoutError:
-            self._dry.clear()
         self._wake.clear()
 
     async def _watch(self) -> None:

@@ -294,7 +294,7 @@ class Intake:
             rows = [item.row for item in fresh if item.row is not None]
             if again:
                 rows = await store.not_stored(connection, rows)
-            enqueue = store.enqueue if again else store.enqueue_fresh
+            enqueue = store.enqueue_fresh if not again and self._database.reachable else store.enqueue
             await enqueue(connection, rows, announce=sorted({str(row[1]) for row in rows}))
             burials = [item.burial(item.bad) for item in fresh if item.bad is not None]
             await bury(connection, self.bridge.name, burials, self._limits.dead_letter_bytes)

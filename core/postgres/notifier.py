@@ -156,7 +156,7 @@ class Announcer:
                 await asyncio.sleep(max(0.0, self._next - time.monotonic()))
                 said, self._owed = self._owed, set()
                 self._next = time.monotonic() + self.EVERY
-                with suppress(HammerworkError):
+                with suppress(HammerworkError, asyncpg.PostgresError):  # the poll is behind it
                     await self._database.fetch("announce", [f"queue {queue}" for queue in sorted(said)])
         finally:
             self._speaking = None

@@ -126,6 +126,8 @@ def row_of(job: Job, payload: str | None = None) -> tuple[object, ...]:
     if not 0 <= job.priority <= _HIGHEST:
         raise Misconfigured(f"priority must be 0 to {_HIGHEST:d}, not {job.priority}")
     if job.correlation_id is not None:
+        if not isinstance(job.correlation_id, str):
+            raise Misconfigured(f"the correlation_id must be text, not {job.correlation_id!r}")
         encode(job.correlation_id, "the correlation_id")
     return (
         job.id,
@@ -173,18 +175,21 @@ async def enqueue_fresh(
 ) -> set[UUID]:
     """As `enqueue`, for ids that are new: many rows that are due at once go by COPY, twice as fast.
 
-    Raises asyncpg.UniqueViolationError when an id exists after all; `enqueue` then says which.
+    The connection's codecs must be the driver's own. Raises asyncpg.UniqueViolationError when an id exists
+    after all; `enqueue` then says which.
     """
-    if len(rows) < COPY_FROM or any(row[-1] is not None or row[-2] is not None for row in rows):
+    ids: list[Any] = [row[0] for row in rows]
+    timed = any(row[-1] is not None or row[-2] is not None for row in rows)
+    # Jobs of a COPY share one run_at, so that their ids alone say in which order they came.
+    if len(rows) < COPY_FROM or timed or ids != sorted(ids):
         return await enqueue(connection, rows, announce)
     await connection.copy_records_to_table(
         "jobs", schema_name="hammerwork", columns=_COPIED, records=[row[: len(_COPIED)] for row in rows]
     )
     (copied,) = await connection.fetch(statement("copied"), list(announce))
-    ids = [row[0] for row in rows]
     if copied["wanted"]:
         await connection.fetch(statement("note_enqueued"), ids)
-    return set(ids)  # type: ignore[arg-type]
+    return set(ids)
 
 
 async def not_stored(connection: Fetcher, rows: Sequence[tuple[object, ...]]) -> list[tuple[object, ...]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from datetime import timedelta
 from typing import Any
 
@@ -10,7 +11,7 @@ import asyncpg
 import pytest
 
 from hammerwork.core.enqueuer import FLIGHTS
-from hammerwork.core.errors import Unavailable
+from hammerwork.core.errors import Misconfigured, Unavailable
 from hammerwork.core.identity import new_id
 from hammerwork.core.job import Job, JobState
 from hammerwork.core.postgres import store
@@ -55,6 +56,27 @@ async def test_many_are_claimed_in_the_order_in_which_they_were_given(
     await queue.enqueue_many([Job("orders", n) for n in range(MANY)])
     rows = await claim(queue.database, "orders", worker, MANY)
     assert [int(row["payload"]) for row in rows] == list(range(MANY))
+
+
+async def test_many_are_claimed_as_they_were_given_however_their_ids_sort(queue: Queue, worker: Any) -> None:
+    jobs = [Job("orders", n) for n in range(MANY)]
+    await queue.enqueue_many(jobs[::-1])
+    rows = await claim(queue.database, "orders", worker, MANY)
+    assert [row["id"] for row in rows] == [job.id for job in jobs[::-1]]
+
+
+@pytest.mark.parametrize("count", [1, COPY_FROM])
+async def test_an_index_of_the_operators_own_refuses_and_nobody_waits(own_queue: Queue, count: int) -> None:
+    async with own_queue.database.acquire() as connection:
+        await connection.execute("create unique index on hammerwork.jobs ((payload->>'key'))")
+    await own_queue.enqueue(Job("orders", {"key": "a"}))
+    jobs = [Job("orders", {"key": "a" if n == 0 else str(n)}) for n in range(count)]
+    async with asyncio.timeout(5):
+        with pytest.raises(asyncpg.UniqueViolationError):
+            await own_queue.enqueue_many(jobs)
+        with pytest.raises(asyncpg.UniqueViolationError):
+            await own_queue.enqueue(jobs[0])
+    assert await jobs_stored(own_queue) == 1
 
 
 async def test_many_with_a_time_of_their_own_wait_for_it(queue: Queue) -> None:
@@ -111,17 +133,53 @@ async def test_a_single_that_waits_alone_is_sent_at_once(
     assert await statements(connection) == 5
 
 
-async def test_what_postgres_refuses_is_its_own_callers_error_alone(own_queue: Queue) -> None:
+async def test_a_single_that_comes_as_the_last_ones_land_is_not_stranded(
+    queue: Queue, connection: asyncpg.Connection
+) -> None:
+    """Both answers are read in one turn of the loop, and the caller of the first enqueues again in it."""
+
+    async def twice() -> None:
+        await queue.enqueue(Job("orders", 1))
+        await queue.enqueue(Job("orders", 2))
+
+    lock = connection.transaction()
+    await lock.start()
+    await connection.execute("lock table hammerwork.jobs in exclusive mode")
+    calls = [asyncio.create_task(twice())]
+    await asyncio.sleep(0)
+    calls.append(asyncio.create_task(enqueue(queue, 3)))
+    await until(lambda: blocked(queue))
+    await lock.rollback()
+    time.sleep(0.2)  # noqa: ASYNC251 - while the loop is held up, both answers arrive
+    async with asyncio.timeout(5):
+        await asyncio.gather(*calls)
+    assert await jobs_stored(queue) == 3
+
+
+async def enqueue(queue: Queue, payload: int) -> None:
+    await queue.enqueue(Job("orders", payload))
+
+
+async def test_a_job_that_cannot_be_written_is_refused_to_its_caller(queue: Queue) -> None:
+    odd = Job("orders", correlation_id=5)  # type: ignore[arg-type]
+    calls = [queue.enqueue(Job("orders", n)) for n in range(MANY)]
+    outcomes = await asyncio.gather(queue.enqueue(odd), *calls, return_exceptions=True)
+    assert isinstance(outcomes[0], Misconfigured)
+    assert await jobs_stored(queue) == MANY
+
+
+@pytest.mark.parametrize("count", [30, MANY])
+async def test_what_postgres_refuses_is_its_own_callers_error_alone(own_queue: Queue, count: int) -> None:
     async with own_queue.database.acquire() as connection:
         # An operator's own constraint: nothing that we could check before.
         await connection.execute("alter table hammerwork.jobs add check (payload <> '13')")
     outcomes = await asyncio.gather(
-        *(own_queue.enqueue(Job("orders", n)) for n in range(30)), return_exceptions=True
+        *(own_queue.enqueue(Job("orders", n)) for n in range(count)), return_exceptions=True
     )
     refused = [n for n, outcome in enumerate(outcomes) if isinstance(outcome, BaseException)]
     assert refused == [13]
     assert isinstance(outcomes[13], asyncpg.CheckViolationError)
-    assert await jobs_stored(own_queue) == 29
+    assert await jobs_stored(own_queue) == count - 1
 
 
 async def test_while_postgres_is_away_every_single_is_told() -> None:

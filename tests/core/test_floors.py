@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from datetime import timedelta
 from typing import Any
@@ -10,7 +11,9 @@ from uuid import UUID
 
 import asyncpg
 
-from hammerwork.core.execute.floors import WHOLE_LOOK_EVERY, Floors
+from hammerwork.core.execute.floors import WHOLE_LOOK_EVERY, WHOLE_LOOK_WITHIN, Floors
+from hammerwork.core.execute.roster import Wanted
+from hammerwork.core.identity import new_id
 from hammerwork.core.job import Job, Priority
 from hammerwork.core.queue import Queue
 
@@ -18,7 +21,7 @@ from .running import both_servers, running, until, until_final, worker_of
 
 
 async def claimed(queue: Queue, worker: UUID, floors: Floors, count: int, *, whole: bool) -> list[Any]:
-    columns = floors.columns({"orders": count}, count, whole=whole)
+    columns = floors.columns(Wanted({"orders": count}, count, count), whole=whole)
     rows = await queue.database.fetch("claim", *columns, count, worker)
     floors.claimed(rows, whole=whole, seconds=0.001)
     return [row["payload"] for row in rows]
@@ -94,14 +97,15 @@ async def test_a_busy_worker_takes_a_job_that_came_back_before_its_floor(
             await until_final(queue, old.id)
 
 
-def test_a_dear_whole_look_is_a_rare_one() -> None:
+def test_a_dear_whole_look_is_a_rare_one_but_within_bounds() -> None:
     floors = Floors()
-    assert floors.whole_look_due(rested=False)
+    assert floors.next_whole_look(rested=False) < time.monotonic()
     floors.claimed([], whole=True, seconds=0.0)
-    assert floors.whole_look_due(rested=True)
-    assert not floors.whole_look_due(rested=False)
-    floors.claimed([], whole=True, seconds=10.0)
-    assert not floors.whole_look_due(rested=True)
+    assert floors.next_whole_look(rested=True) <= time.monotonic() < floors.next_whole_look(rested=False)
+    floors.claimed([], whole=True, seconds=0.1)
+    assert 1.0 < floors.next_whole_look(rested=True) - time.monotonic() < 3.0
+    floors.claimed([], whole=True, seconds=60.0)
+    assert floors.next_whole_look(rested=False) - time.monotonic() <= WHOLE_LOOK_WITHIN
 
 
 @both_servers
@@ -109,7 +113,7 @@ async def test_a_queue_with_a_limit_of_its_own_keeps_it_over_all_priorities(
     queue: Queue, worker: UUID
 ) -> None:
     await queue.enqueue_many([Job("orders", int(p), priority=p) for p in Priority for _ in range(3)])
-    columns = Floors().columns({"orders": 2}, 2, whole=True)
+    columns = Floors().columns(Wanted({"orders": 2}, 100, 2), whole=True)
     rows = await queue.database.fetch("claim", *columns, 100, worker)
     assert [row["payload"] for row in rows] == ["4", "4"]
 
@@ -123,7 +127,7 @@ async def test_many_queues_are_looked_at_in_shares_but_for_what_is_urgent(queue:
         for _ in range(8)
     ]
     await queue.enqueue_many(jobs)
-    columns = Floors().columns(dict.fromkeys(names, 40), 3, whole=True)
+    columns = Floors().columns(Wanted(dict.fromkeys(names, 40), 40, 3), whole=True)
     rows = await queue.database.fetch("claim", *columns, 40, worker)
     assert Counter(row["priority"] for row in rows) == {Priority.HIGH: 32, Priority.NORMAL: 8}
     locked = await queue.database.fetch("claim", *columns, 100, worker)
@@ -147,3 +151,59 @@ async def test_a_worker_of_many_queues_does_all_their_jobs(queue: Queue) -> None
         worker_of(queue, dict.fromkeys(names, handle), concurrency=10, poll=timedelta(minutes=1))
     ):
         await until(all_done)
+
+
+# --- nothing waits longer than the poll -----------------------------------------------------------
+
+
+async def test_an_idle_worker_finds_a_job_that_commits_late(
+    queue: Queue, connection: asyncpg.Connection
+) -> None:
+    """Its place is before the floor: its transaction began before the job that set the floor."""
+    async with running(worker_of(queue, {"orders": lambda job: None}, poll=timedelta(minutes=1))):
+        transaction = connection.transaction()
+        await transaction.start()
+        late = await queue.enqueue(Job("orders", "late"), conn=connection)
+        await until_final(queue, await queue.enqueue(Job("orders", "early")))
+        await transaction.commit()
+        async with asyncio.timeout(WHOLE_LOOK_WITHIN):
+            await until_final(queue, late)
+
+
+async def test_a_busy_queue_does_not_keep_another_from_its_poll(
+    queue: Queue, connection: asyncpg.Connection
+) -> None:
+    async def feed(job: Any) -> None:
+        await asyncio.sleep(0.005)
+        await queue.enqueue(Job("busy"))
+
+    handlers: dict[str, Any] = {"busy": feed, "quiet": lambda job: None}
+    await queue.enqueue_many([Job("busy") for _ in range(8)])
+    async with running(worker_of(queue, handlers, poll=timedelta(milliseconds=200))):
+        await until(lambda: started(connection))
+        unheard = new_id()
+        await connection.execute("insert into hammerwork.jobs (id, queue) values ($1, 'quiet')", unheard)
+        async with asyncio.timeout(5):
+            await until_final(queue, unheard)
+
+
+async def started(connection: asyncpg.Connection) -> bool:
+    return bool(await connection.fetchval("select exists (select from hammerwork.history)"))
+
+
+async def test_long_jobs_that_end_together_are_not_held_back_from_others(
+    queue: Queue, connection: asyncpg.Connection
+) -> None:
+    await queue.enqueue_many([Job("orders", n) for n in range(200)])
+    held = []
+
+    async def long(job: Any) -> None:
+        await asyncio.sleep(0.1)
+
+    async def third_round() -> bool:
+        held.append(await connection.fetchval("select count(*) from hammerwork.jobs where state = 'running'"))
+        return bool(await connection.fetchval("select count(*) >= 24 from hammerwork.history"))
+
+    async with running(worker_of(queue, {"orders": long}, concurrency=8)):
+        await until(third_round)
+    assert max(held) <= 16  # eight run, and eight may have ended without being settled

@@ -21,6 +21,7 @@ from hammerwork.core.errors import (
 from hammerwork.core.execute.running import RunningJob
 from hammerwork.core.identity import new_id
 from hammerwork.core.job import Dead, Done, Job, JobState, Priority
+from hammerwork.core.postgres.store import COPY_FROM
 from hammerwork.core.queue import Enqueued, Queue
 
 from ..services import free_port
@@ -200,6 +201,9 @@ async def test_the_callers_pool_may_have_codecs_of_its_own_and_is_not_closed(dsn
             assert (stored.payload, stored.headers, stored.origin) == ({"a": [1]}, {"h": 1}, {"o": 1})
             async with Queue(dsn) as other, running(worker_of(other, {"orders": lambda job: job.payload})):
                 assert await queue.result(job.id, timeout=timedelta(seconds=5)) == {"a": [1]}
+            many = [Job("orders", {"a": n}) for n in range(COPY_FROM)]
+            await queue.enqueue_many(many)
+            assert [(await queue.get(job.id)).payload for job in many] == [job.payload for job in many]
         assert await pool.fetchval("select 1") == 1
 
 

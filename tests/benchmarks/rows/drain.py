@@ -8,6 +8,7 @@ from functools import partial
 import asyncpg
 
 from hammerwork.core.execute.floors import Floors
+from hammerwork.core.execute.roster import Wanted
 from hammerwork.core.identity import new_id
 from hammerwork.core.postgres import store
 from hammerwork.core.postgres.database import statement
@@ -48,7 +49,7 @@ async def bare_loop(arena: Arena) -> Measure:
         statement("register_worker"), worker, "bench", 0, ["bench"], BATCH, timedelta(minutes=10)
     )
     async with arena.measured(JOBS) as measure:
-        heads = Floors().columns({"bench": BATCH}, BATCH, whole=True)
+        heads = Floors().columns(Wanted({"bench": BATCH}, BATCH, BATCH), whole=True)
         while rows := await connection.fetch(statement("claim"), *heads, BATCH, worker):
             completions = [Completion(row["id"], row["lease"], 0.0, None) for row in rows]
             await store.complete(connection, worker, completions)

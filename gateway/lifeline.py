@@ -7,7 +7,6 @@ import asyncio
 import os
 import socket
 import threading
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ VARIABLE = "HAMMERWORK_LIFELINE"
 STOP, HURRY, READY = b"s", b"h", b"r"
 
 HURRIED_WITHIN = timedelta(seconds=20)
-"""What an orphan gets beyond its drain to cancel its handlers and write their outcomes."""
+"""What a process that must stop gets beyond its drain to cancel its handlers and write their outcomes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +33,14 @@ class _Obeying:
 class Lifeline:
     """A supervised process' end.
 
-    A thread listens, so that an event loop that a handler holds up does not keep an orphan alive: when the
-    supervisor is gone the process stops in good order, and ends in any case when its drain is over.
+    A thread listens, so that an event loop that a handler holds up does not keep the process alive: told to
+    stop, or when the supervisor is gone, it stops in good order, and ends in any case when its drain is over.
     """
 
     def __init__(self, line: socket.socket) -> None:
         self._line = line
         self._obeying: _Obeying | None = None
+        self._end: threading.Timer | None = None
         threading.Thread(target=self._listen, name="lifeline", daemon=True).start()
 
     @classmethod
@@ -65,11 +65,18 @@ class Lifeline:
         while (order := self._received()) is not None:
             if self._obeying is None:
                 os._exit(0)
-            _call(self._obeying.loop, self._obeying.stop if order == STOP else self._obeying.hurry)
-        if self._obeying is not None:
-            _call(self._obeying.loop, self._obeying.stop)
-            time.sleep((self._obeying.drain + HURRIED_WITHIN).total_seconds())
-        os._exit(1)
+            self._obey(self._obeying, order)
+        if self._obeying is None:
+            os._exit(1)
+        self._obey(self._obeying, STOP)
+
+    def _obey(self, obeying: _Obeying, order: bytes) -> None:
+        _call(obeying.loop, obeying.stop if order == STOP else obeying.hurry)
+        if self._end is None:
+            within = (obeying.drain + HURRIED_WITHIN).total_seconds()
+            self._end = threading.Timer(within, os._exit, [1])
+            self._end.daemon = True
+            self._end.start()
 
     def _received(self) -> bytes | None:
         try:

@@ -43,7 +43,7 @@ class Supervisor:
 
     async def run(self) -> int:
         """Run until `stop()`; 0 when every process ended in good order, else the exit code of one that did
-        not. Raises OSError when not even the first can be started."""
+        not. Raises OSError, in a group, when the first cannot be started."""
         async with asyncio.TaskGroup() as tasks:
             first = tasks.create_task(self._keep(), name="process 1")
             await self._decided.wait()
@@ -146,13 +146,17 @@ class _Child:
     async def start(cls, command: Sequence[str]) -> _Child:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
-        with theirs:
-            process = await asyncio.create_subprocess_exec(
-                *command,
-                stdin=asyncio.subprocess.DEVNULL,
-                env={**os.environ, VARIABLE: str(theirs.fileno())},
-                pass_fds=[theirs.fileno()],
-            )
+        try:
+            with theirs:
+                process = await asyncio.create_subprocess_exec(
+                    *command,
+                    stdin=asyncio.subprocess.DEVNULL,
+                    env={**os.environ, VARIABLE: str(theirs.fileno())},
+                    pass_fds=[theirs.fileno()],
+                )
+        except BaseException:
+            ours.close()
+            raise
         return cls(process, ours)
 
     async def becomes_ready(self) -> bool:

@@ -56,10 +56,13 @@ class DeliveryLog:
         self._disable_after = disable_after
         self._waiting: list[Try] = []
         self._work = asyncio.Event()
+        self._closed = False
 
     async def write(self, job: RunningJob, event_id: str, report: DeliveryReport, seconds: float) -> None:
         """Wait until this try is written, and the sink disabled if it was its last. Raises Unavailable when
         the log ends before, and what Postgres refuses."""
+        if self._closed:
+            raise _closed()
         status = report.status
         written = asyncio.get_running_loop().create_future()
         self._waiting.append(
@@ -91,7 +94,8 @@ class DeliveryLog:
                 batch, self._waiting = self._waiting, []
                 await self._write(batch)
         finally:
-            _end([*batch, *self._waiting], Unavailable("the delivery log was closed"))
+            self._closed = True
+            _end([*batch, *self._waiting], _closed())
 
     async def _write(self, batch: Sequence[Try]) -> None:
         backoff = Backoff(longest=2.0)
@@ -120,6 +124,10 @@ class DeliveryLog:
             with suppress(NotFound):  # it was removed meanwhile
                 await operate.disable_sink(self._database, self._sink, reason)
             log.error("sink disabled", sink=self._sink, reason=reason)
+
+
+def _closed() -> Unavailable:
+    return Unavailable("the delivery log was closed")
 
 
 def _end(batch: Sequence[Try], error: Exception | None = None) -> None:

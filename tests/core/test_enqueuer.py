@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import time
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 import pytest
 
-from hammerwork.core.enqueuer import FLIGHTS
+from hammerwork.core.enqueuer import FLIGHTS, Enqueuer
 from hammerwork.core.errors import Misconfigured, Unavailable
 from hammerwork.core.identity import new_id
 from hammerwork.core.job import Job, JobState
 from hammerwork.core.postgres import store
+from hammerwork.core.postgres.database import Database
 from hammerwork.core.postgres.store import COPY_FROM
 from hammerwork.core.queue import Enqueued, Queue
 
@@ -133,31 +135,46 @@ async def test_a_single_that_waits_alone_is_sent_at_once(
     assert await statements(connection) == 5
 
 
-async def test_a_single_that_comes_as_the_last_ones_land_is_not_stranded(
-    queue: Queue, connection: asyncpg.Connection
-) -> None:
-    """Both answers are read in one turn of the loop, and the caller of the first enqueues again in it."""
+class Gated(Enqueuer):
+    """Answers when the test says so, to all statements in one turn of the loop, as one read of two sockets
+    may."""
 
-    async def twice() -> None:
-        await queue.enqueue(Job("orders", 1))
-        await queue.enqueue(Job("orders", 2))
+    def __init__(self, database: Database) -> None:
+        super().__init__(database, patience=1.0)
+        self.gates: list[asyncio.Future[None]] = []
 
-    lock = connection.transaction()
-    await lock.start()
-    await connection.execute("lock table hammerwork.jobs in exclusive mode")
-    calls = [asyncio.create_task(twice())]
-    await asyncio.sleep(0)
-    calls.append(asyncio.create_task(enqueue(queue, 3)))
-    await until(lambda: blocked(queue))
-    await lock.rollback()
-    time.sleep(0.2)  # noqa: ASYNC251 - while the loop is held up, both answers arrive
+    async def _persist(self, rows: Sequence[tuple[object, ...]]) -> set[UUID]:
+        self.gates.append(asyncio.get_running_loop().create_future())
+        await self.gates[-1]
+        return set()
+
+    async def under_way(self, statements: int) -> None:
+        while len(self.gates) < statements:  # noqa: ASYNC110 - turns of the loop are what the test counts
+            await asyncio.sleep(0)
+
+    def answer(self) -> None:
+        for gate in self.gates:
+            gate.set_result(None)
+        self.gates.clear()
+
+
+async def test_a_single_that_comes_as_the_last_ones_land_is_not_stranded(database: Database) -> None:
+    gated = Gated(database)
+
+    async def enqueue(times: int) -> None:
+        for _ in range(times):
+            await gated.one(Job("orders"))
+
     async with asyncio.timeout(5):
-        await asyncio.gather(*calls)
-    assert await jobs_stored(queue) == 3
-
-
-async def enqueue(queue: Queue, payload: int) -> None:
-    await queue.enqueue(Job("orders", payload))
+        first = asyncio.create_task(enqueue(2))
+        await gated.under_way(1)
+        second = asyncio.create_task(enqueue(1))
+        await gated.under_way(2)
+        gated.answer()
+        await gated.under_way(1)
+        gated.answer()
+        await asyncio.gather(first, second)
+    await gated.close()
 
 
 async def test_a_job_that_cannot_be_written_is_refused_to_its_caller(queue: Queue) -> None:

@@ -120,7 +120,8 @@ async def test_connections_closed_by_the_broker_under_load_lose_and_repeat_nothi
     rabbitmq_service: RabbitmqService,
     rabbitmq_url: str,
 ) -> None:
-    stream = with_repeats(parcels([f"m{n}" for n in range(1500)], poison_every=10), 0.1, seed=12)
+    # Enough to outlast three calls of rabbitmqctl on a slow machine: each cut must find messages under way.
+    stream = with_repeats(parcels([f"m{n}" for n in range(6000)], poison_every=10), 0.1, seed=12)
     intake, load = _intake(database, durable, rabbitmq_url), Load(durable, stream, ledger, rabbitmq_url)
     async with running(intake):
         loading = asyncio.create_task(load.run(), name="load")
@@ -130,11 +131,11 @@ async def test_connections_closed_by_the_broker_under_load_lose_and_repeat_nothi
             await durable.close()
             await asyncio.to_thread(rabbitmq_service.close_all_connections)
             await until(partial(_reconnected, intake, landed), 10, "the bridge was cut")
-        await asyncio.wait_for(loading, 40)
+        await asyncio.wait_for(loading, 60)
         await until(lambda: _all_stored(ledger, intake, durable), 20, "every message is stored")
     assert await durable.waiting() == 0
     account = await ledger.assert_clean()
-    assert account.ok == 1500
+    assert account.ok == 6000
 
 
 async def _stores_more(intake: Intake, than: int) -> bool:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from datetime import datetime
-from uuid import UUID
+from datetime import datetime, timedelta
 
 from ..job import Priority
 from ..postgres.database import Record
 from .roster import Wanted
+
+BEHIND = timedelta(milliseconds=100)
+"""How far a floor lies behind the last job that was claimed: producers commit out of order all the time, and
+what commits within so long of its beginning is seen at once."""
 
 WHOLE_LOOK_EVERY = 0.25
 """Seconds after which a busy worker looks at whole queues again: a job that came back to a place before the
@@ -23,13 +26,11 @@ WHOLE_LOOK_WITHIN = 5.0
 
 _PRIORITIES = sorted((int(priority) for priority in Priority), reverse=True)
 
-_HEAD = (None, None)
-
-Columns = tuple[list[str], list[int], list[datetime | None], list[UUID | None], list[int], list[int]]
+Columns = tuple[list[str], list[int], list[datetime | None], list[int], list[int]]
 
 
 class Floors:
-    """A position (run_at, id) for each queue and priority, as claim.sql takes it.
+    """A run_at for each queue and priority before which claim.sql need not look.
 
     The index of available jobs keeps an entry for every job claimed since the last vacuum, and while any
     transaction in the database holds an old snapshot no vacuum removes them. A claim that begins at the head
@@ -38,7 +39,7 @@ class Floors:
     """
 
     def __init__(self) -> None:
-        self._floors: dict[tuple[str, int], tuple[datetime, UUID]] = {}
+        self._floors: dict[tuple[str, int], datetime] = {}
         self._looked = 0.0
         self._cost = 0.0
 
@@ -49,14 +50,12 @@ class Floors:
         return self._looked + min(max(least, WHOLE_LOOK_SHARE * self._cost), WHOLE_LOOK_WITHIN)
 
     def columns(self, wanted: Wanted, *, whole: bool) -> Columns:
-        """The first six parameters of claim.sql."""
+        """The first five parameters of claim.sql."""
         places = [(queue, priority) for queue in wanted.limits for priority in _PRIORITIES]
-        floors = [_HEAD if whole else self._floors.get(place, _HEAD) for place in places]
         return (
             [queue for queue, _ in places],
             [priority for _, priority in places],
-            [run_at for run_at, _ in floors],
-            [job_id for _, job_id in floors],
+            [None if whole else self._floors.get(place) for place in places],
             [wanted.slots(queue, priority) for queue, priority in places],
             [wanted.limits[queue] for queue, _ in places],
         )
@@ -65,5 +64,5 @@ class Floors:
         """Note where a claim ended that took so long. Its rows come in the order of the queue."""
         if whole:
             self._looked, self._cost = time.monotonic(), seconds
-        last = {(row["queue"], row["priority"]): row for row in rows}
-        self._floors.update({place: (row["run_at"], row["id"]) for place, row in last.items()})
+        last = {(row["queue"], row["priority"]): row["run_at"] for row in rows}
+        self._floors.update({place: run_at - BEHIND for place, run_at in last.items()})

@@ -1,16 +1,16 @@
--- A row a queue and priority: $1 queues text[], $2 priorities smallint[], $3 and $4 floors timestamptz[] and
--- uuid[] (the run_at and id after which to look; null: at all), $5 limits integer[], $6 limits of the queue over
--- its priorities integer[]; $7 limit over all integer, $8 worker uuid
+-- A row a queue and priority: $1 queues text[], $2 priorities smallint[], $3 floors timestamptz[] (look at no
+-- run_at before; null: at all), $4 limits integer[], $5 limits of the queue over its priorities integer[];
+-- $6 limit over all integer, $7 worker uuid
 -- Claims the most urgent available jobs of the queues that are not paused. The token of a claim is
 -- (id, lease, claimed_by); a row locked by somebody else is skipped.
 -- A claim that the network delivers when its worker has been given up finds no row of it and takes nothing.
 -- The ids are an array because the planner would join so many rows by reading the whole table.
 with wanted as materialized (
     select *
-    from unnest($1::text[], $2::smallint[], $3::timestamptz[], $4::uuid[], $5::integer[], $6::integer[])
-        as w (queue, priority, after_run_at, after_id, slots, most)
+    from unnest($1::text[], $2::smallint[], $3::timestamptz[], $4::integer[], $5::integer[])
+        as w (queue, priority, floor, slots, most)
     where not exists (select from hammerwork.queues q where q.name = w.queue and q.paused_at is not null)
-      and exists (select from hammerwork.workers where id = $8)
+      and exists (select from hammerwork.workers where id = $7)
 ), picked as materialized (
     select id
     from (
@@ -22,8 +22,7 @@ with wanted as materialized (
             select id, priority, run_at
             from hammerwork.jobs
             where state = 'available' and queue = wanted.queue and priority = wanted.priority
-              and (run_at, id) > (coalesce(wanted.after_run_at, '-infinity'),
-                                  coalesce(wanted.after_id, '00000000-0000-0000-0000-000000000000'))
+              and run_at >= coalesce(wanted.floor, '-infinity')
             order by run_at, id
             limit wanted.slots
             for no key update skip locked
@@ -31,11 +30,11 @@ with wanted as materialized (
     ) as candidates
     where place <= most
     order by priority desc, run_at, id
-    limit $7
+    limit $6
 ), claimed as (
     update hammerwork.jobs as job
     set state = 'running', lease = lease + 1, attempt = attempt + 1, sequence = sequence + 1,
-        claimed_by = $8, claimed_at = now()
+        claimed_by = $7, claimed_at = now()
     where job.id = any(array(select id from picked))
     returning job.id, job.queue, job.payload, job.priority, job.run_at, job.attempt, job.max_attempts,
               job.lease, job.sequence, job.timeout, job.retry, job.correlation_id, job.context, job.origin,
@@ -43,7 +42,7 @@ with wanted as materialized (
 ), noted as (
     insert into hammerwork.events (job_id, sequence, type, queue, data)
     select id, sequence, 'job.started', queue,
-           jsonb_build_object('attempt', attempt, 'worker', $8::text, 'correlation_id', correlation_id)
+           jsonb_build_object('attempt', attempt, 'worker', $7::text, 'correlation_id', correlation_id)
     from claimed
     where (select hammerwork.event_wanted('job.started')) and queue not like 'sink.%'
 )

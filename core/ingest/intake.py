@@ -146,7 +146,9 @@ class Intake:
         except Misconfigured as error:
             self.status.holding(f"{error}. {error.hint}".rstrip(". "))
             log.error("bridge held: a setting is wrong", bridge=name, error=str(error), hint=error.hint)
-            return MISCONFIGURED_RETRY
+            if not self.counts.batches:
+                return MISCONFIGURED_RETRY
+            # It has worked: a broker that was killed takes connections before it knows its queues again.
         except Unavailable as error:
             self.status.holding(str(error))
             log.warning("bridge held", bridge=name, error=str(error))

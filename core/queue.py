@@ -111,7 +111,7 @@ class Queue:
     async def enqueue_many(self, jobs: Sequence[Job], *, conn: object | None = None) -> list[Enqueued]:
         """Store many jobs; answers in their order which are new and which existed already.
 
-        Without `conn` every 5000 jobs commit on their own, and a batch whose COMMIT was cut is sent again
+        Without `conn` every 2000 jobs commit on their own, and a batch whose COMMIT was cut is sent again
         under the same ids, so nothing is stored twice.
         """
         if conn is None:

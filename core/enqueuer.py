@@ -21,7 +21,7 @@ from .postgres.notifier import Announcer
 log = structlog.get_logger(__name__)
 
 BATCH = 2000
-"""Jobs a transaction: of fewer, the round trips show; of more, the first and the last overlap with nothing."""
+"""Jobs a transaction: of fewer the round trips show, of more the first and the last overlap with nothing."""
 
 SLICE = 200
 """Jobs that are made ready at a time: less than a millisecond of the event loop."""

@@ -9,7 +9,6 @@ from typing import cast
 from uuid import UUID
 
 import asyncpg
-import structlog
 
 from .backoff import Backoff
 from .errors import CommitUnknown, HammerworkError, Unavailable
@@ -17,8 +16,6 @@ from .job import Job
 from .postgres import store
 from .postgres.database import Database, mapped_errors
 from .postgres.notifier import Announcer
-
-log = structlog.get_logger(__name__)
 
 BATCH = 2000
 """Jobs a transaction: of fewer the round trips show, of more the first and the last overlap with nothing."""

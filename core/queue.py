@@ -11,7 +11,6 @@ from typing import Self
 from uuid import UUID
 
 import asyncpg
-import structlog
 
 from . import operate
 from .adapter import adapted
@@ -21,8 +20,6 @@ from .job import Job, JobRecord, JobState, Json
 from .postgres import schema, store
 from .postgres.database import Database
 from .results import ResultWaiter
-
-log = structlog.get_logger(__name__)
 
 PATIENCE = timedelta(seconds=10)
 """How long `enqueue` keeps trying while Postgres is away, before it raises Unavailable."""

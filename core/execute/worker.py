@@ -297,9 +297,11 @@ class _Life:
 
     async def _rest(self) -> None:
         """Until a slot is free, work is announced, somebody says stop, or the poll is due."""
+        left = self._poll_due - time.monotonic()
         with suppress(TimeoutError):
+            # A poll that is overdue was held back, because nothing may be claimed now: not at once, then.
             # Not wait_for, which before Python 3.12 loses a cancellation that comes with the word.
-            async with asyncio.timeout(max(0.0, self._poll_due - time.monotonic())):
+            async with asyncio.timeout(left if left > 0 else self._poll):
                 await self._wake.wait()
         self._wake.clear()
 

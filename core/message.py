@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 from uuid import UUID
 
 from .job import Json
@@ -21,6 +21,7 @@ class Message:
     identity). `headers` hold JSON values; a bridge renders bytes that are not UTF-8 as
     `{"base64": …}` and times as RFC 3339 text. `attempt` counts deliveries of this message where the
     broker counts them (1 for the first). `coordinates` say where it was: queue, exchange, offset, …
+    `tombstone` says that there is a key and no body at all (a deletion in a compacted log).
     """
 
     body: bytes
@@ -35,14 +36,27 @@ class Message:
     timestamp: datetime | None = None
     attempt: int | None = None
     coordinates: Mapping[str, Json] = field(default_factory=dict)
+    tombstone: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where a message stands in a log: the partition's name, unique in its bridge, and the offset in it."""
+
+    partition: str
+    offset: int
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A message together with the handle by which its bridge settles it; the core never looks inside."""
+    """A message together with the handle by which its bridge settles it; the core never looks inside.
+
+    `position` only from a log (`LogBridge`).
+    """
 
     message: Message
     handle: Any = None
+    position: Position | None = None
 
 
 class Fate(StrEnum):
@@ -92,7 +106,8 @@ class Bridge(Protocol):
     """What stands between one broker queue and the intake. A bridge speaks to its broker only.
 
     The framework calls, one call at a time and in this order: `open`, then `pull` and `settle` or
-    `release` again and again, then `close`. While one pull's deliveries are stored it pulls once more, so
+    `release` again and again, then `close`; `rest` in place of `pull` while it holds back, and `lag` now and
+    then, also while another call is under way. While one pull's deliveries are stored it pulls once more, so
     two pulls may be unsettled; they are settled in their order. It owns the transaction, deduplication,
     dead letters, backpressure and reconnecting, so a bridge has no retry loop and never sees Postgres. The
     same object is opened again after a `close`, and a `pull` may follow a `release`.
@@ -114,7 +129,8 @@ class Bridge(Protocol):
         is nothing: those that are there already.
 
         Must return within about `want.wait` + `want.linger`; it is never cancelled half-way, so it
-        may hold messages that it has received.
+        may hold messages that it has received. (Only a bridge that has not answered for a minute while
+        messages wait at its broker is cut off.)
         """
         ...
 
@@ -131,10 +147,59 @@ class Bridge(Protocol):
         a failure against them where the broker can tell the difference. Best effort."""
         ...
 
+    async def rest(self) -> None:
+        """Called about once a second in place of `pull` while the intake holds back (an operator paused the
+        bridge, or the queue of its jobs is too deep): stay connected, receive nothing more, and hand back
+        what was received ahead, so that others can have it. Returns at once."""
+        ...
+
+    async def lag(self) -> int | None:
+        """How many messages wait at the broker for this bridge, about; None where the broker does not tell.
+        Takes no message and no long time."""
+        ...
+
     async def close(self) -> None:
         """Disconnect. Idempotent, bounded in time, never raises for a broker that is already gone."""
         ...
 
     async def guarantee(self) -> Guarantee:
         """Connect on its own, look at the real topology, and say what holds. Used by `check`."""
+        ...
+
+
+class Offsets(Protocol):
+    """Where a log bridge goes on in its partitions. The framework keeps it in Postgres and moves it in the
+    transaction that stores the jobs, so that the log's own notion of what was read does not matter."""
+
+    async def take(self, partitions: Sequence[str]) -> Mapping[str, int | None]:
+        """Own these partitions from now on: whoever owned them before commits nothing more for them.
+
+        The offset at which each goes on; None where nobody has read it yet (then `begin` it). Raises
+        Unavailable when Postgres is away: let it through.
+        """
+        ...
+
+    async def begin(self, starts: Mapping[str, int]) -> None:
+        """Begin partitions that were taken and have no offset yet at these ones. Raises Unavailable."""
+        ...
+
+    def leave(self, partitions: Sequence[str]) -> None:
+        """These are not ours any more; what of them is in hand is dropped, not stored."""
+        ...
+
+
+@runtime_checkable
+class LogBridge(Bridge, Protocol):
+    """A bridge whose broker keeps a log that is read by offset (Kafka) instead of messages that are
+    acknowledged one by one.
+
+    Every delivery has a `position`; those of one partition come in rising order. Before a partition's first
+    delivery the bridge must `take` it and go to the offset that it is told. What is settled needs no
+    acknowledgement: tell the broker for its lag tools, or not at all; there are no receipts for what was in
+    hand of a partition that has another owner by now. After `release` the bridge goes back to the first of
+    the released offsets of each partition.
+    """
+
+    def keep(self, offsets: Offsets) -> None:
+        """Called once, before the first `open`."""
         ...

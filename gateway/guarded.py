@@ -39,6 +39,12 @@ class GuardedBridge:
     async def release(self, deliveries: Sequence[Delivery]) -> None:
         await self._bridge.release(deliveries)
 
+    async def rest(self) -> None:
+        await self._bridge.rest()
+
+    async def lag(self) -> int | None:
+        return await self._bridge.lag()
+
     async def close(self) -> None:
         await self._bridge.close()
 

@@ -170,6 +170,14 @@ class HttpBridge:
         for delivery in deliveries:
             _give(delivery.handle, None)
 
+    async def rest(self) -> None:
+        """Who waits to be stored is told to come again; who comes now waits, as far as there is room."""
+        while self._buffer:
+            _give(self._buffer.popleft()[1], None)
+
+    async def lag(self) -> int | None:
+        return len(self._buffer)
+
     async def close(self) -> None:
         self._opened = False
         self._buffer.clear()

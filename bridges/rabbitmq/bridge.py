@@ -191,6 +191,17 @@ class RabbitmqBridge:
             waiting = {message.delivery_tag for message in link.take_all()}
             await link.give_back(waiting | link.owed(delivery.handle for delivery in deliveries))
 
+    async def rest(self) -> None:
+        """The consumer is cancelled and what waits in the buffer goes back; the connection stays."""
+        link = self._alive()
+        await self.release([])
+        await link.wait(1, 1, timedelta(0))  # notices a broker that has fallen silent
+
+    async def lag(self) -> int | None:
+        link = self._alive()
+        declared = await link.ask(link.channel.queue_declare(self._options.queue, passive=True))
+        return (declared.message_count or 0) + len(link.buffer)
+
     async def close(self) -> None:
         link, self._link = self._link, None
         if link is not None:

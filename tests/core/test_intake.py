@@ -63,6 +63,12 @@ class ScriptedBroker:
     async def release(self, deliveries: Sequence[Delivery]) -> None:
         self.released += [str(delivery.message.id) for delivery in deliveries]
 
+    async def rest(self) -> None:
+        return
+
+    async def lag(self) -> int | None:
+        return None
+
     async def close(self) -> None:
         return
 

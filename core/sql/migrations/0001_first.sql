@@ -118,7 +118,28 @@ create table hammerwork.bridges (
     name          text        primary key,
     kind          text        not null,
     dedupe_window interval    not null,
+    paused_at     timestamptz,
+    pause_reason  text,
     seen_at       timestamptz not null default now()
+);
+
+-- How far a log (Kafka) was read: moved in the transaction that stores what was read. The fence rises
+-- with every new owner of the partition, so that whoever owned it before moves nothing more.
+create table hammerwork.bridge_offsets (
+    bridge      text        not null,
+    partition   text        not null,
+    next_offset bigint,
+    fence       bigint      not null default 1,
+    moved_at    timestamptz not null default now(),
+    primary key (bridge, partition)
+) with (fillfactor = 50);
+
+-- The latest job of a key, for bridges whose tombstones cancel it.
+create table hammerwork.bridge_keys (
+    bridge text not null,
+    key    text not null,
+    job_id uuid not null,
+    primary key (bridge, key)
 );
 
 -- A bridge's message becomes at most one job: this row and the job commit together.

@@ -92,12 +92,16 @@ class Want:
     linger: timedelta = timedelta(milliseconds=5)
 
 
+EXACTLY_ONCE = "exactly-once in effect"
+AT_LEAST_ONCE = "at-least-once"
+
+
 @dataclass(frozen=True, slots=True)
 class Guarantee:
     """What a bridge or sink promises as it is configured, and why; `hammerwork check` prints it."""
 
     level: str
-    """`exactly-once in effect` or `at-least-once`."""
+    """EXACTLY_ONCE or AT_LEAST_ONCE."""
     because: str
     warnings: tuple[str, ...] = ()
 

@@ -82,6 +82,40 @@ async def resume_queue(database: Database, queue: str) -> bool:
     return bool(resumed)
 
 
+# --- bridges -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BridgeRecord:
+    """A bridge as the database knows it. `seen_at`: when a gateway last opened it."""
+
+    name: str
+    kind: str
+    seen_at: datetime
+    paused_at: datetime | None
+    pause_reason: str | None
+
+
+async def bridges(database: Database) -> list[BridgeRecord]:
+    """Every bridge that a gateway has opened."""
+    return [BridgeRecord(**row) for row in await database.fetch("list_bridges")]
+
+
+async def pause_bridge(database: Database, name: str, reason: str = "") -> None:
+    """The bridge pulls nothing more, in any gateway, within a second or two, until `resume_bridge`. Its
+    messages wait at the broker. NotFound."""
+    if not await database.fetch("pause_bridge", name, reason):
+        raise NotFound(f"no gateway has opened a bridge {name!r}")
+
+
+async def resume_bridge(database: Database, name: str) -> bool:
+    """Pull again; whether the bridge was paused. NotFound."""
+    rows = await database.fetch("resume_bridge", name)
+    if not rows:
+        raise NotFound(f"no gateway has opened a bridge {name!r}")
+    return bool(rows[0]["paused"])
+
+
 # --- dead letters --------------------------------------------------------------------------------
 
 

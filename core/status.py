@@ -6,12 +6,13 @@ import time
 from dataclasses import dataclass, field
 from typing import Literal
 
-State = Literal["starting", "running", "holding", "stopped"]
+State = Literal["starting", "running", "paused", "holding", "stopped"]
 
 
 @dataclass(slots=True)
 class Status:
-    """`holding` means: alive, something in the world or in the settings is wrong, nothing is lost."""
+    """`paused` means: nothing is wrong, it holds back because it was told to, or there is enough to do.
+    `holding`: alive, something in the world or in the settings is wrong, nothing is lost."""
 
     state: State = "starting"
     reason: str = ""
@@ -22,6 +23,9 @@ class Status:
 
     def running(self) -> None:
         self._become("running", "")
+
+    def paused(self, reason: str) -> None:
+        self._become("paused", reason)
 
     def holding(self, reason: str) -> None:
         self._become("holding", reason)

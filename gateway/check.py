@@ -12,12 +12,11 @@ from typing import Literal
 from ..core.errors import HammerworkError, Misconfigured
 from ..core.event import Sink
 from ..core.job import Json
-from ..core.message import Bridge, Guarantee
+from ..core.message import EXACTLY_ONCE, Bridge, Guarantee
 from ..core.postgres import schema
 from ..core.postgres.database import Database, mapped_errors
 from ..core.postgres.notifier import SELF_TEST_WITHIN, Notifier
 from .embedded import EmbeddedPostgres
-from .guarded import EXACTLY_ONCE
 from .http import refuse_open_doors
 from .parts import build_parts
 from .settings import Settings
@@ -92,7 +91,9 @@ async def check(settings: Settings) -> Report:
         stack.push_async_callback(database.close)
         findings = await _check_database(database, migrates=settings.database.migrate)
     for name, ingest in parts.ingests.items():
-        findings.append(await _promise(f"bridge {name}", ingest.bridge, exactly_once=ingest.guarded))
+        findings.append(
+            await _promise(f"bridge {name}", ingest.bridge, exactly_once=ingest.limits.exactly_once)
+        )
     for name, outlet in parts.outlets.items():
         findings.append(await _promise(f"sink {name}", outlet.sink, exactly_once=False))
     return Report(tuple(findings))

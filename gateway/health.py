@@ -21,7 +21,7 @@ PROBE_WITHIN = 2.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Component:
-    """One part of the gateway. It is ready when all that are `required` are running."""
+    """One part of the gateway. It is ready when all that are `required` are running, or paused on purpose."""
 
     name: str
     state: State
@@ -30,7 +30,7 @@ class Component:
 
     @property
     def in_the_way(self) -> bool:
-        return self.required and self.state != "running"
+        return self.required and self.state not in ("running", "paused")
 
 
 class Health:

@@ -11,7 +11,6 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 from ..core.errors import Misconfigured
-from ..core.ingest.intake import Intake
 from ..core.postgres.database import Database
 from ..core.queue import Queue
 from .api.server import ApiContext, api_routes, middlewares
@@ -39,7 +38,6 @@ class Served(Protocol):
     parts: Parts
     queue: Queue
     database: Database
-    intakes: dict[str, Intake]
     health: Health
     survey: QueueSurvey
     registry: CollectorRegistry
@@ -110,7 +108,7 @@ def _api_context(gateway: Served) -> ApiContext:
     return ApiContext(
         queue=gateway.queue,
         database=gateway.database,
-        replayers=gateway.intakes,
+        replayers={name: ingest.preparation() for name, ingest in gateway.parts.ingests.items()},
         subscriptions={name: outlet.subscription for name, outlet in gateway.parts.outlets.items()},
         token=http.token,
         read_token=http.read_token,

@@ -16,15 +16,16 @@ from ..core.execute.handlers import Handlers
 from ..core.expression import Condition
 from ..core.importing import named_object
 from ..core.ingest.decode import Decoder
+from ..core.ingest.flow import FlowLimits
 from ..core.ingest.intake import Intake, IntakeLimits
 from ..core.ingest.mapping import CallableMapping, Expressions, FieldMapping, Mapper
+from ..core.ingest.preparation import Preparation
 from ..core.message import Bridge
 from ..core.postgres.database import Database
 from ..core.publish.deliver import DeliveryPolicy
 from ..core.publish.relay import FILTER_VARIABLES, Subscription
 from ..core.retry import Schedule
 from . import catalog
-from .guarded import GuardedBridge
 from .settings import BridgeSettings, Settings, SinkSettings, WorkerSettings
 
 S = TypeVar("S")
@@ -41,13 +42,26 @@ class Ingest:
     decoder: Decoder
     mapper: Mapper
     limits: IntakeLimits
-    guarded: bool
+    flow: FlowLimits
+    feeds: tuple[str, ...]
     required: bool
 
     def intake(self, database: Database) -> Intake:
         """The actor that runs it."""
-        bridge = GuardedBridge(self.bridge) if self.guarded else self.bridge
-        return Intake(database, bridge, self.decoder, self.mapper, self.limits, kind=self.kind)
+        return Intake(
+            database,
+            self.bridge,
+            self.decoder,
+            self.mapper,
+            self.limits,
+            flow=self.flow,
+            feeds=self.feeds,
+            kind=self.kind,
+        )
+
+    def preparation(self) -> Preparation:
+        """What its messages become, without a broker and a database."""
+        return Preparation(self.name, self.decoder, self.mapper, tombstones=self.limits.tombstones)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,9 +104,9 @@ def build_parts(settings: Settings) -> Parts:
     return Parts(ingests=ingests, outlets=outlets, handlers=handlers)
 
 
-def replayers(settings: Settings, database: Database) -> dict[str, Intake]:
+def replayers(settings: Settings) -> dict[str, Preparation]:
     """By bridge, what `operate.replay` sends its dead letters through; disabled bridges too."""
-    return {name: _ingest(name, bridge).intake(database) for name, bridge in settings.bridges.items()}
+    return {name: _ingest(name, bridge).preparation() for name, bridge in settings.bridges.items()}
 
 
 def load_handlers(settings: WorkerSettings) -> Handlers | None:
@@ -145,19 +159,19 @@ def _ingest(name: str, settings: BridgeSettings) -> Ingest:
             dead_letter_bytes=settings.dead_letter_bytes,
             dedupe_window=settings.dedupe_window,
             max_deliveries=settings.max_deliveries,
+            tombstones=settings.tombstones,
+            exactly_once=settings.guarantee == "exactly_once",
         ),
-        guarded=settings.guarantee == "exactly_once",
+        flow=FlowLimits(**dict(settings.limits)),
+        feeds=tuple(filter(None, [settings.fixed_queue(name)])),
         required=settings.required,
     )
 
 
 def _mapper(name: str, settings: BridgeSettings) -> Mapper:
     job = settings.job
-    fixed = settings.to_queue
-    if fixed is None and settings.map.queue is None:
-        fixed = name
     fields = FieldMapping(
-        fixed,
+        settings.fixed_queue(name),
         expressions=Expressions(**settings.map.model_dump()),
         priority_from_broker=job.priority_from_broker,
         allowed_queues=job.allowed_queues,

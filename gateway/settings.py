@@ -32,6 +32,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from ..core.errors import Misconfigured
 from ..core.event import EventType, Sink
+from ..core.ingest.preparation import Tombstones
 from ..core.job import DEFAULT_MAX_ATTEMPTS
 from ..core.message import Bridge
 from ..core.publish.deliver import STANDARD_SCHEDULE
@@ -175,6 +176,27 @@ class BatchSettings(Section):
     wait: timedelta = Field(default=timedelta(seconds=1), gt=timedelta(0), le=timedelta(seconds=20))
 
 
+class LimitSettings(Section):
+    """`[bridges.NAME.limits]`: when a bridge holds back by itself, and goes on."""
+
+    depth: int | None = Field(default=None, ge=1)
+    """Pull nothing while so many jobs wait in the queues that the bridge feeds."""
+    age: Positive | None = None
+    """… or while the oldest of them has been due for so long."""
+    resume_at: float = Field(default=0.7, gt=0, le=1)
+    """Go on below this part of `depth` and `age`."""
+    rate: float | None = Field(default=None, gt=0)
+    """Messages a second, at most."""
+    dead_letter_share: float | None = Field(default=None, gt=0, le=1)
+    """Pause the bridge, until an operator resumes it, when so large a part became dead letters …"""
+    dead_letter_least: int = Field(default=50, ge=1)
+    """… of at least so many messages …"""
+    dead_letter_window: Positive = timedelta(minutes=1)
+    """… within so long."""
+    stall_after: timedelta = Field(default=timedelta(minutes=1), ge=timedelta(seconds=1))
+    """Open the bridge anew when nothing moved for so long although messages wait at the broker."""
+
+
 class BridgeSettings(Section):
     """`[bridges.NAME]`: what every bridge may be told; the options of its type stand beside these."""
 
@@ -199,7 +221,14 @@ class BridgeSettings(Section):
     """A message that the broker counts as delivered more often becomes a dead letter."""
     dead_letter_bytes: ByteSize = Field(default=ByteSize(1024 * 1024), ge=1)
     """How much of a dead letter's body is kept; a cut one cannot be replayed."""
+    tombstones: Tombstones = "skip"
+    """A key without a body: nothing, `cancel` the latest job of the key, or `enqueue` a null payload."""
+    limits: LimitSettings = LimitSettings()
     options: SerializeAsAny[BaseModel]
+
+    def fixed_queue(self, name: str) -> str | None:
+        """The queue of all its jobs, where no expression chooses it."""
+        return self.to_queue or (name if self.map.queue is None else None)
 
 
 # --- sinks ---------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ByteSize, ConfigDict, Field, SecretStr, model_va
 
 from ...core.errors import Disconnected, Misconfigured
 from ...core.ingest.decode import Decoder
-from ...core.message import Delivery, Guarantee, Message, Receipt, Want
+from ...core.message import AT_LEAST_ONCE, EXACTLY_ONCE, Delivery, Guarantee, Message, Receipt, Want
 from ...core.signature import BadSignature, verify_github, verify_standard
 from .answer import Answer, Refused, batch_response, come_again, problem, single_response
 from .content import Content, Identity, Incoming, Unreadable
@@ -379,10 +379,10 @@ def _guarantee(options: HttpOptions, authenticated: bool) -> Guarantee:
         "a 2xx answer follows the COMMIT, and a request that is repeated with its identity is stored once"
     )
     if options.require_identity or signed:
-        return Guarantee("exactly-once in effect", answer, tuple(warnings))
+        return Guarantee(EXACTLY_ONCE, answer, tuple(warnings))
     warnings.append("require_identity = true refuses requests without an identity")
     return Guarantee(
-        "at-least-once",
+        AT_LEAST_ONCE,
         f"{answer} (exactly-once in effect for senders of an Idempotency-Key, a CloudEvents id, a webhook-id"
         " or an X-GitHub-Delivery); one without an identity may be stored twice",
         tuple(warnings),

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, SecretStr, model_v
 
 from ...core.errors import Disconnected, Misconfigured, MissingExtra
 from ...core.job import Json
-from ...core.message import Delivery, Guarantee, Message, Receipt, Want
+from ...core.message import AT_LEAST_ONCE, EXACTLY_ONCE, Delivery, Guarantee, Message, Receipt, Want
 from ...core.tls import client_context
 from .content import json_headers, json_pointer, text_identity
 
@@ -369,7 +369,7 @@ def _guarantee(options: RabbitmqOptions) -> Guarantee:
     match options.identity:
         case "none":
             because = "identity is none, so a message that the broker delivers twice is stored twice"
-            return Guarantee("at-least-once", because, warnings)
+            return Guarantee(AT_LEAST_ONCE, because, warnings)
         case "message_id":
             source = "the producer sets message_id"
         case HeaderIdentity(header=name):
@@ -379,7 +379,7 @@ def _guarantee(options: RabbitmqOptions) -> Guarantee:
         case other:
             assert_never(other)
     because = f"where {source}; messages without one are stored at least once"
-    return Guarantee("exactly-once in effect", because, warnings)
+    return Guarantee(EXACTLY_ONCE, because, warnings)
 
 
 def _warnings(options: RabbitmqOptions) -> Iterator[str]:

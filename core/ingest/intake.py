@@ -5,41 +5,36 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from uuid import UUID
 
-import asyncpg
 import structlog
 
 from ..backoff import Backoff
-from ..errors import BadMessage, Disconnected, HammerworkError, Misconfigured, Unavailable
+from ..errors import Disconnected, HammerworkError, Misconfigured, Unavailable
 from ..failpoints import reach
-from ..message import Bridge, Delivery, Fate, Message, Receipt, Want
-from ..postgres import store
-from ..postgres.database import Connection, Database, describe, statement
+from ..message import EXACTLY_ONCE, Bridge, Delivery, Fate, LogBridge, Receipt, Want
+from ..postgres.database import Database
 from ..status import Status
-from .burial import bury
 from .decode import Decoder
-from .fields import printable
+from .flow import LOOK_EVERY, Circuit, Flow, FlowLimits
 from .item import Item
 from .mapping import Mapper
+from .offsets import KeptOffsets
+from .preparation import Preparation, Tombstones
+from .storing import Storing
 
 log = structlog.get_logger(__name__)
-
-HOLD = 5.0
-"""Seconds that a batch is kept in hand while Postgres is away, before it goes back to the broker."""
 
 LONGEST_PAUSE = 5.0
 """Seconds between two tries to open a bridge: ingest resumes within 10 s of a broker's return."""
 
-TURN = 25
-"""Messages that are mapped before others on the event loop have their turn: the batch before, on its way
-into the database, first of all."""
-
 MISCONFIGURED_RETRY = 30.0
+
+LAG_EVERY = 10.0
+"""Seconds between two looks at how many messages wait at the broker."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +42,8 @@ class IntakeLimits:
     """How a bridge's messages are gathered and kept. `size` and `dead_letter_bytes` are bytes.
 
     `max_deliveries`: a message that the broker has delivered more often than this, by its own count,
-    becomes a dead letter (None: no limit; nothing of ours fails a message twice).
+    becomes a dead letter (None: no limit; nothing of ours fails a message twice). `exactly_once`: the bridge
+    is held unless it promises that.
     """
 
     count: int = 500
@@ -57,6 +53,8 @@ class IntakeLimits:
     dead_letter_bytes: int = 1024 * 1024
     dedupe_window: timedelta = timedelta(days=14)
     max_deliveries: int | None = None
+    tombstones: Tombstones = "skip"
+    exactly_once: bool = False
 
 
 @dataclass(slots=True)
@@ -72,6 +70,25 @@ class IntakeCounts:
     seconds: float = 0.0
     """Time from a pull to its settling, summed over batches."""
     reconnects: int = 0
+    stalls: int = 0
+    lag: int | None = None
+    """How many messages waited at the broker when it was last asked; None where it does not tell."""
+
+    def add(self, receipts: Iterable[Receipt], seconds: float) -> None:
+        """A batch is stored and settled."""
+        self.batches += 1
+        self.seconds += seconds
+        for receipt in receipts:
+            self.received += 1
+            match receipt.fate:
+                case Fate.STORED:
+                    self.stored += 1
+                case Fate.DUPLICATE:
+                    self.duplicates += 1
+                case Fate.FILTERED:
+                    self.filtered += 1
+                case Fate.DEAD_LETTERED:
+                    self.dead_lettered[str(receipt.reason)] += 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +104,9 @@ class Intake:
     """One bridge's way into the database, supervised: it reconnects, holds and resumes by itself.
 
     A permanent property of a message makes a dead letter, and the bridge goes on; a property of the
-    world (Postgres or the broker away, a wrong setting) holds the bridge, and nothing is lost.
+    world (Postgres or the broker away, a wrong setting) holds the bridge, and nothing is lost. While the
+    flow says so the bridge rests: connected, and nothing is pulled. `feeds` are queues that its jobs are
+    known to go to.
     """
 
     def __init__(
@@ -98,16 +117,37 @@ class Intake:
         mapper: Mapper,
         limits: IntakeLimits | None = None,
         *,
+        flow: FlowLimits | None = None,
+        feeds: Sequence[str] = (),
         kind: str = "",
     ) -> None:
         self.bridge = bridge
         self.status = Status()
         self.counts = IntakeCounts()
         self._database = database
-        self._decoder = decoder
-        self._mapper = mapper
-        self._limits = limits or IntakeLimits()
+        self._limits = limits = limits or IntakeLimits()
+        self._flow_limits = flow or FlowLimits()
+        self._flow = Flow(database, bridge.name, self._flow_limits, feeds)
+        self._circuit = Circuit(self._flow_limits)
+        self._offsets = _kept_for(bridge, database)
+        self._preparation = Preparation(
+            bridge.name,
+            decoder,
+            mapper,
+            max_deliveries=limits.max_deliveries,
+            tombstones=limits.tombstones,
+        )
+        self._storing = Storing(
+            database,
+            bridge.name,
+            dead_letter_bytes=limits.dead_letter_bytes,
+            offsets=self._offsets,
+            follows_keys=limits.tombstones == "cancel",
+            give_up=lambda: self._stopping.is_set(),
+            held=self.status.holding,
+        )
         self._kind = kind or type(bridge).__name__
+        self._resting = False
         self._stopping = asyncio.Event()
 
     def stop(self) -> None:
@@ -118,19 +158,8 @@ class Intake:
         """Ingest until `stop()`; never raises for what the broker, the database or a message does."""
         backoff = Backoff(longest=LONGEST_PAUSE)
         while not self._stopping.is_set():
-            pause = await self._session(backoff)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(pause):
-                    await self._stopping.wait()
+            await self._rest_for(await self._session(backoff))
         self.status.stopped()
-
-    async def row_for(self, message: Message) -> tuple[object, ...] | None:
-        """What a message becomes, as a row of enqueue.sql; None when it is filtered out. BadMessage."""
-        decoded = self._decoder.decode(message)
-        job = await self._mapper.map(message, decoded.value, self.bridge.name)
-        if job is None:
-            return None
-        return store.row_of(job, decoded.text if job.payload is decoded.value else None)
 
     # --- one connection to the broker ---
 
@@ -139,10 +168,12 @@ class Intake:
         name = self.bridge.name
         try:
             await self._database.fetch("register_bridge", name, self._kind, self._limits.dedupe_window)
+            if self._limits.exactly_once:
+                await self._require_exactly_once()
             await self.bridge.open()
             self.status.running()
             log.info("bridge open", bridge=name)
-            await self._pump(backoff)
+            await self._watched(self._pump(backoff))
         except Misconfigured as error:
             self.status.holding(f"{error}. {error.hint}".rstrip(". "))
             log.error("bridge held: a setting is wrong", bridge=name, error=str(error), hint=error.hint)
@@ -159,6 +190,15 @@ class Intake:
             await self._close()
         self.counts.reconnects += 1
         return backoff.next()
+
+    async def _require_exactly_once(self) -> None:
+        """The broker's topology may change while we run, so it is asked before every `open`."""
+        found = await self.bridge.guarantee()
+        if found.level != EXACTLY_ONCE:
+            raise Misconfigured(
+                f"guarantee = 'exactly_once' is asked, but it is {found.level}: {found.because}",
+                hint="; ".join(found.warnings) or "or set guarantee = 'at_least_once'",
+            )
 
     async def _close(self) -> None:
         try:
@@ -181,7 +221,7 @@ class Intake:
                 continue
             want = prompt if len(batch.deliveries) == 1 else gather
             stored, ahead = await asyncio.gather(
-                self._until_stored(batch.items), self._take(at_once), return_exceptions=True
+                self._storing.until_stored(batch.items), self._take(at_once), return_exceptions=True
             )
             if isinstance(stored, BaseException):
                 also = ahead.deliveries if isinstance(ahead, _Batch) else ()
@@ -194,172 +234,138 @@ class Intake:
             batch = ahead
 
     async def _take(self, want: Want) -> _Batch | None:
-        """Pull the next deliveries and map them. Where the world is in the way, they go back."""
-        if self._stopping.is_set() or not (deliveries := await self.bridge.pull(want)):
+        """Pull the next deliveries and map them, or rest if that is to be. Where the world is in the way,
+        they go back."""
+        if self._stopping.is_set():
             return None
+        if (reason := await self._flow.look()) is not None:
+            await self._rest(reason, want)
+            return None
+        count = self._flow.most(want.count)
+        if not count:
+            await self._rest_for(0.05 if want.wait else 0.0)
+            return None
+        deliveries = await self.bridge.pull(want if count == want.count else replace(want, count=count))
+        if self._resting:
+            self._resting = False
+            self.status.running()
+            log.info("bridge goes on", bridge=self.bridge.name)
+        if not deliveries:
+            return None
+        self._flow.took(len(deliveries))
         started = time.monotonic()
         await reach("intake.pulled")
         try:
-            return _Batch(deliveries, await self._prepare_all(deliveries), started)
+            return _Batch(deliveries, await self._items(deliveries), started)
         except HammerworkError:
             await self._release(deliveries)
             raise
+
+    async def _items(self, deliveries: Sequence[Delivery]) -> list[Item]:
+        """What is to be stored of them. Of a log: without what was stored before, or is not ours."""
+        offsets = self._offsets
+        if offsets is None:
+            return await self._preparation.prepare(deliveries)
+        fences = {
+            id(delivery): fence
+            for delivery in deliveries
+            if delivery.position is not None and (fence := offsets.fence(delivery.position)) is not None
+        }
+        items = await self._preparation.prepare([d for d in deliveries if id(d) in fences])
+        for item in items:
+            item.fence = fences[id(item.delivery)]
+        return items
 
     async def _settle(self, batch: _Batch, receipts: Sequence[Receipt]) -> None:
         await reach("intake.committed")
         await self.bridge.settle(receipts)
         await reach("intake.settled")
-        self._count(receipts, time.monotonic() - batch.started)
+        self.counts.add(receipts, time.monotonic() - batch.started)
         self.status.progressed()
+        self._flow.fed({str(item.row[1]) for item in batch.items if item.row is not None})
+        bad = sum(receipt.fate is Fate.DEAD_LETTERED for receipt in receipts)
+        if (reason := self._circuit.count(len(receipts), bad)) is not None:
+            await self._open_circuit(reason)
+        if self._offsets is not None and self._offsets.robbed:
+            partitions = ", ".join(sorted(self._offsets.robbed))
+            raise Disconnected(f"somebody else has taken {partitions} meanwhile")
 
     async def _release(self, deliveries: Sequence[Delivery]) -> None:
         with suppress(Disconnected):
             await self.bridge.release(deliveries)
 
-    # --- from a delivery to what is to be stored ---
+    # --- holding back ---
 
-    async def _prepare_all(self, deliveries: Sequence[Delivery]) -> list[Item]:
-        if self._mapper.waits:
-            return await asyncio.gather(*map(self._prepare, deliveries))
-        items = []
-        for start in range(0, len(deliveries), TURN):
-            items += [await self._prepare(delivery) for delivery in deliveries[start : start + TURN]]
-            await asyncio.sleep(0)
-        return items
+    async def _rest(self, reason: str, want: Want) -> None:
+        """Nothing is pulled: the bridge stays connected. Only a pull that might wait is worth the time."""
+        if not self._resting:
+            log.warning("bridge holds back", bridge=self.bridge.name, reason=reason)
+        self._resting = True
+        self.status.paused(reason)
+        await self.bridge.rest()
+        if want.wait:
+            await self._rest_for(LOOK_EVERY)
 
-    async def _prepare(self, delivery: Delivery) -> Item:
-        message = delivery.message
-        item = Item(delivery)
+    async def _rest_for(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+
+    async def _open_circuit(self, reason: str) -> None:
+        """For every process, and until an operator resumes the bridge."""
+        log.error(
+            "bridge paused: too many dead letters", bridge=self.bridge.name, reason=reason,
+            hint=f"look at `hammerwork dead list`, then `hammerwork bridge resume {self.bridge.name}`",
+        )  # fmt: skip
+        await self._database.fetch("pause_bridge", self.bridge.name, reason)
+        self._flow.look_anew()
+
+    # --- is it stuck? ---
+
+    async def _watched(self, pump: Coroutine[None, None, None]) -> None:
+        """Run the pump, and end it when nothing moves although messages wait."""
+        pumping = asyncio.create_task(pump, name=f"pump {self.bridge.name}")
+        watching = asyncio.create_task(self._watch(), name=f"watch {self.bridge.name}")
         try:
-            self._refuse_poison(message)
-            item.row = await self.row_for(message)
-        except BadMessage as bad:
-            item.refuse(bad)
-        except Misconfigured as error:
-            item.refuse(BadMessage("mapping_failed", str(error)))
-        except (HammerworkError, MemoryError):
-            raise
-        except (Exception, SystemExit) as error:
-            # Nobody foresaw this message. Held, it would come again and break the bridge again, for ever.
-            log.exception("a message cannot be mapped", bridge=self.bridge.name)
-            item.refuse(BadMessage("mapping_failed", printable(f"{type(error).__name__}: {error}")))
-        return item
+            await asyncio.wait({pumping, watching}, return_when=asyncio.FIRST_COMPLETED)
+            if watching.done():
+                watching.result()
+        finally:
+            for task in (pumping, watching):
+                task.cancel()
+            await asyncio.wait({pumping, watching})
+        pumping.result()
 
-    def _refuse_poison(self, message: Message) -> None:
-        most = self._limits.max_deliveries
-        if most is not None and message.attempt is not None and message.attempt > most:
-            raise BadMessage("too_many_deliveries", f"delivered {message.attempt} times, allowed are {most}")
-
-    # --- the transaction ---
-
-    async def _until_stored(self, items: list[Item]) -> list[Receipt]:
-        """Store the batch, again when its COMMIT is unknown or Postgres is away for a moment.
-
-        Ids are made before the first try, so a batch that was stored after all meets its own rows.
-        Raises Unavailable when Postgres stays away longer than HOLD.
-        """
-        backoff, deadline = Backoff(first=0.05, longest=1.0), time.monotonic() + HOLD
-        again = False
+    async def _watch(self) -> None:
+        """Ask for the lag now and then. Raises Disconnected when there was some, and no progress, for
+        `stall_after`."""
+        patience = self._flow_limits.stall_after.total_seconds()
+        quiet_since = time.monotonic()
+        progress = self.status.progress_at
         while True:
-            try:
-                return await self._store(items, again=again)
-            except Unavailable as error:
-                if time.monotonic() > deadline or self._stopping.is_set():
-                    raise
-                self.status.holding(str(error))
-                again = True
-                await asyncio.sleep(backoff.next())
-            except asyncpg.UniqueViolationError as error:
-                # A transform gave an id that exists: not to be stored again, and no fault of the batch.
-                if again:
-                    return await self._isolate(items, error)
-                again = True
-            except asyncpg.PostgresError as error:
-                return await self._isolate(items, error)
+            await asyncio.sleep(min(LAG_EVERY, patience / 4))
+            lag = self.counts.lag = await self._lag()
+            now = time.monotonic()
+            if not lag or self.status.state != "running" or self.status.progress_at != progress:
+                quiet_since, progress = now, self.status.progress_at
+            elif now - quiet_since >= patience:
+                self.counts.stalls += 1
+                raise Disconnected(f"no progress for {now - quiet_since:.0f} s while {lag} messages wait")
 
-    async def _isolate(self, items: list[Item], error: asyncpg.PostgresError) -> list[Receipt]:
-        """Postgres refuses the batch for something in it: halve it until the message is found."""
-        if len(items) > 1:
-            middle = len(items) // 2
-            return [*await self._until_stored(items[:middle]), *await self._until_stored(items[middle:])]
-        (item,) = items
-        if item.bad is not None:
-            raise Unavailable(f"a dead letter cannot be stored: {describe(error)}") from error
-        item.refuse(BadMessage("refused_by_postgres", describe(error)))
-        return await self._until_stored(items)
+    async def _lag(self) -> int | None:
+        try:
+            async with asyncio.timeout(LAG_EVERY):
+                return await self.bridge.lag()
+        except (HammerworkError, TimeoutError):
+            return None
+        except Exception:
+            log.exception("a bridge does not tell its lag", bridge=self.bridge.name)
+            return None
 
-    async def _store(self, items: list[Item], *, again: bool) -> list[Receipt]:
-        """One transaction: identities, jobs and dead letters. The receipts hold once this has returned."""
-        async with self._database.transaction() as connection:
-            known = await self._deduplicate(connection, [item for item in items if not item.filtered])
-            fresh = [item for item in items if id(item) not in known]
-            rows = [item.row for item in fresh if item.row is not None]
-            if again:
-                rows = await store.not_stored(connection, rows)
-            enqueue = store.enqueue_fresh if not again and self._database.reachable else store.enqueue
-            await enqueue(connection, rows, announce=sorted({str(row[1]) for row in rows}))
-            burials = [item.burial(item.bad) for item in fresh if item.bad is not None]
-            await bury(connection, self.bridge.name, burials, self._limits.dead_letter_bytes)
-            await reach("intake.before_commit")
-        return [known.get(id(item)) or item.receipt() for item in items]
 
-    async def _deduplicate(self, connection: Connection, items: list[Item]) -> dict[int, Receipt]:
-        """Insert the identities that are new; the receipts of the other deliveries, by id(item).
-
-        An identity that is known with another body is not dropped: it becomes a dead letter of its own,
-        under an identity made of both.
-        """
-        first: dict[str, Item] = {}
-        for item in items:
-            if item.message_id is not None:
-                first.setdefault(item.message_id, item)
-        if not first:
-            return {}
-        inbox = await self._enter(connection, first)
-        receipts: dict[int, Receipt] = {}
-        conflicts = []
-        for item in items:
-            if item.message_id is None:
-                continue
-            original = first[item.message_id]
-            entry = inbox.get(item.message_id)
-            if entry is None and item is original:
-                continue
-            digest, job_id = (original.digest, original.job_id) if entry is None else entry
-            if digest == item.digest:
-                receipts[id(item)] = item.receipt_of_known(job_id)
-            else:
-                conflicts.append(item.conflicts())
-        if conflicts:
-            receipts |= await self._deduplicate(connection, conflicts)
-        return receipts
-
-    async def _enter(
-        self, connection: Connection, first: dict[str, Item]
-    ) -> dict[str, tuple[bytes, UUID | None]]:
-        """Write the inbox; what it holds of those that were in it already: (SHA-256, job id)."""
-        name, items = self.bridge.name, list(first.values())
-        new = await connection.fetch(
-            statement("inbox_insert"), name, list(first), [i.job_id for i in items], [i.digest for i in items]
-        )
-        missing = first.keys() - {row["message_id"] for row in new}
-        if not missing:
-            return {}
-        rows = await connection.fetch(statement("inbox_known"), name, list(missing))
-        return {row["message_id"]: (row["body_sha256"], row["job_id"]) for row in rows}
-
-    def _count(self, receipts: Sequence[Receipt], seconds: float) -> None:
-        counts = self.counts
-        counts.batches += 1
-        counts.seconds += seconds
-        counts.received += len(receipts)
-        for receipt in receipts:
-            match receipt.fate:
-                case Fate.STORED:
-                    counts.stored += 1
-                case Fate.DUPLICATE:
-                    counts.duplicates += 1
-                case Fate.FILTERED:
-                    counts.filtered += 1
-                case Fate.DEAD_LETTERED:
-                    counts.dead_lettered[str(receipt.reason)] += 1
+def _kept_for(bridge: Bridge, database: Database) -> KeptOffsets | None:
+    if not isinstance(bridge, LogBridge):
+        return None
+    offsets = KeptOffsets(database, bridge.name)
+    bridge.keep(offsets)
+    return offsets

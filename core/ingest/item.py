@@ -20,10 +20,12 @@ class Item:
     which another message of the same identity is told.
     """
 
-    __slots__ = ("_letter_id", "bad", "delivery", "digest", "message_id", "row")
+    __slots__ = ("_letter_id", "bad", "delivery", "digest", "fence", "message_id", "row")
 
     def __init__(self, delivery: Delivery) -> None:
         self.delivery = delivery
+        self.fence: int | None = None
+        """Of a log: the fence under which its partition was ours when it was pulled."""
         self.message_id = inbox_id(delivery.message.id)
         self.digest = b"" if self.message_id is None else sha256(delivery.message.body).digest()
         self.row: tuple[object, ...] | None = None
@@ -33,6 +35,11 @@ class Item:
     @property
     def job_id(self) -> UUID | None:
         return None if self.row is None else self.row[0]  # type: ignore[return-value]
+
+    @property
+    def partition(self) -> str:
+        """Of a log: the partition that it came from."""
+        return "" if self.delivery.position is None else self.delivery.position.partition
 
     @property
     def filtered(self) -> bool:

@@ -1,17 +1,18 @@
-"""How far each partition of a log was read, and by whom: kept in Postgres, fenced against owners of before."""
+"""How far each partition of a log was read: kept in Postgres, fenced against owners of before."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from ..message import Position
 from ..postgres.database import Connection, Database, columns, statement
+from .item import Item
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A partition that is ours: under which fence, and the offset that is to be stored next (None: not begun)."""
+    """A partition that is ours: under which fence, and the offset that is stored next (None: not begun)."""
 
     fence: int
     next_offset: int | None
@@ -38,9 +39,13 @@ class KeptOffsets:
         self._database = database
         self._bridge = bridge
         self._held: dict[str, Held] = {}
+        self.robbed: set[str] = set()
+        """Partitions that somebody took although the bridge had not left them: a pause of ours was too long,
+        or two bridges of one name read as two groups."""
 
     async def take(self, partitions: Sequence[str]) -> Mapping[str, int | None]:
         rows = await self._database.fetch("take_offsets", self._bridge, sorted(partitions))
+        self.robbed.difference_update(partitions)
         for row in rows:
             self._held[row["partition"]] = Held(row["fence"], row["next_offset"])
         return {row["partition"]: row["next_offset"] for row in rows}
@@ -58,26 +63,28 @@ class KeptOffsets:
 
     # --- the intake's side ---
 
-    def holds(self, partition: str) -> bool:
-        """Whether the partition is ours, as far as we know."""
-        return partition in self._held
-
-    def ahead(self, position: Position) -> bool:
-        """Whether what stands there is ours to store: it was not stored before, and its partition is ours."""
+    def fence(self, position: Position) -> int | None:
+        """The fence under which what stands there is ours to store. None: it was stored before, or its
+        partition is not ours."""
         held = self._held.get(position.partition)
-        return held is not None and held.next_offset is not None and position.offset >= held.next_offset
+        if held is None or held.next_offset is None or position.offset < held.next_offset:
+            return None
+        return held.fence
 
-    def moves(self, positions: Iterable[Position]) -> list[Move]:
-        """How far these positions, each `ahead`, move their partitions."""
+    def moves(self, items: Iterable[Item]) -> list[Move]:
+        """How far these items move their partitions, as far as they are ours as they were when the items were
+        pulled: of a partition that was left and taken again, what was in hand may begin after a gap."""
         ends: dict[str, int] = {}
-        for position in positions:
-            ends[position.partition] = position.offset + 1
-        moves = []
-        for partition, end in sorted(ends.items()):
-            held = self._held[partition]
-            assert held.next_offset is not None
-            moves.append(Move(partition, held.fence, held.next_offset, end))
-        return moves
+        for item in items:
+            position = item.delivery.position
+            held = None if position is None else self._held.get(position.partition)
+            if position is not None and held is not None and held.fence == item.fence:
+                ends[position.partition] = position.offset + 1
+        return [
+            Move(partition, held.fence, held.next_offset, end)
+            for partition, end in sorted(ends.items())
+            if (held := self._held[partition]).next_offset is not None
+        ]
 
     async def move(self, connection: Connection, moves: Sequence[Move]) -> set[str]:
         """Move offsets in the caller's transaction; the partitions that were still ours."""
@@ -93,8 +100,15 @@ class KeptOffsets:
         known = {row["partition"]: (row["fence"], row["next_offset"]) for row in rows}
         return {m.partition for m in moves if known.get(m.partition) == (m.fence, m.end)}
 
-    def moved(self, moves: Iterable[Move]) -> None:
-        """These moves are committed."""
+    def moved(self, moves: Iterable[Move], stored: Set[str]) -> None:
+        """These moves came to their end: committed are those of the partitions that are `stored`; of the
+        others somebody else is the owner."""
         for move in moves:
-            if move.partition in self._held:
+            held = self._held.get(move.partition)
+            if held is None or held.fence != move.fence:
+                continue
+            if move.partition in stored:
                 self._held[move.partition] = Held(move.fence, move.end)
+            else:
+                del self._held[move.partition]
+                self.robbed.add(move.partition)

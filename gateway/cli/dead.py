@@ -115,7 +115,7 @@ def replay(letter_ids: LetterIds, config: Config = None) -> None:
     from ..parts import replayers
 
     async def act(session: Session, letter_id: UUID) -> str:
-        known = replayers(session.settings, session.database)
+        known = replayers(session.settings)
         job_id = await operate.replay(session.database, letter_id, known)
         return "filtered out by the mapping" if job_id is None else str(job_id)
 

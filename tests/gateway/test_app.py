@@ -236,7 +236,7 @@ async def test_a_dead_letter_is_replayed_through_its_bridge_even_a_disabled_one(
         (letter,) = await operate.dead_letters(gateway.database)
     mended = {"BRIDGES__SHOP__MAP__PRIORITY": "'high'", "BRIDGES__SHOP__ENABLED": "false"}
     async with Queue(dsn) as queue:
-        by_bridge = replayers(settings_for(dsn, **bridge | mended), queue.database)
+        by_bridge = replayers(settings_for(dsn, **bridge | mended))
         job_id = await operate.replay(queue.database, letter.id, by_bridge)
         assert job_id is not None
         assert (await queue.get(job_id)).priority is Priority.HIGH

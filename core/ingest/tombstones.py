@@ -1,0 +1,44 @@
+"""Tombstones that cancel: which job was the latest of a key, and the end of it when its key is deleted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from ..postgres.database import Connection, statement
+from .item import Item
+
+REASON = "its key was deleted at the source"
+
+
+async def follow_keys(connection: Connection, bridge: str, items: Sequence[Item]) -> None:
+    """In the caller's transaction and after its jobs are stored: remember the latest job of each key, and
+    cancel the latest job of each key that was deleted, in the order of the items."""
+    latest: dict[str, UUID | None] = {}
+    deleted: list[UUID] = []
+    unknown: set[str] = set()
+    for item in items:
+        key = item.delivery.message.key
+        if key is None:
+            continue
+        if not item.delivery.message.tombstone:
+            if item.job_id is not None:
+                latest[key] = item.job_id
+        elif key not in latest:
+            unknown.add(key)
+            latest[key] = None
+        elif (job_id := latest[key]) is not None:
+            deleted.append(job_id)
+            latest[key] = None
+    if unknown:
+        rows = await connection.fetch(statement("forget_keys"), bridge, sorted(unknown))
+        deleted += [row["job_id"] for row in rows]
+    kept = sorted((key, job_id) for key, job_id in latest.items() if job_id is not None)
+    if kept:
+        keys, ids = zip(*kept, strict=True)
+        await connection.fetch(statement("remember_keys"), bridge, list(keys), list(ids))
+    if deleted:
+        asked = await connection.fetch(statement("cancel"), deleted, REASON)
+        running = [f"cancel {row['id']}" for row in asked if row["state"] == "running"]
+        if running:
+            await connection.fetch(statement("announce"), running)

@@ -24,6 +24,7 @@ select pg_terminate_backend(pid) from pg_stat_activity
 delete from hammerwork.jobs; delete from hammerwork.history; delete from hammerwork.results;
 delete from hammerwork.attempts; delete from hammerwork.events; delete from hammerwork.deliveries;
 delete from hammerwork.inbox; delete from hammerwork.bridges; delete from hammerwork.dead_letters;
+delete from hammerwork.bridge_offsets; delete from hammerwork.bridge_keys;
 delete from hammerwork.queues; delete from hammerwork.workers; delete from hammerwork.sinks;
 delete from hammerwork.duties;
 drop schema public cascade; create schema public;

@@ -9,7 +9,10 @@ Metrics (all have the prefix `hammerwork_`; counters end in `_total`):
 | bridge_batches_total | bridge | transactions of an intake |
 | bridge_batch_seconds_total | bridge | time from a pull to its settling, summed |
 | bridge_reconnects_total | bridge | sessions with the broker that ended early |
-| bridge_up | bridge | 1 while the bridge is running, 0 while it is held or starting |
+| bridge_stalls_total | bridge | times that nothing moved although messages waited, and it was opened anew |
+| bridge_lag | bridge | messages that wait at the broker, where it tells |
+| bridge_up | bridge | 1 while the bridge is running or paused, 0 while it is held or starting |
+| bridge_paused | bridge | 1 while it holds back: an operator, the circuit or the depth of its queues say so |
 | bridge_progress_timestamp_seconds | bridge | Unix time of the last batch; 0: none yet |
 | sink_events_total | sink | events that its relay has read |
 | sink_deliveries_enqueued_total | sink | deliveries that its relay has made |
@@ -209,8 +212,14 @@ class GatewayCollector(Collector):
         yield _counter("bridge_batch_seconds", "Time from pull to settling", ("bridge",), seconds)
         reconnects = [((name,), c.reconnects) for name, c in counts.items()]
         yield _counter("bridge_reconnects", "Broker sessions ended early", ("bridge",), reconnects)
+        stalls = [((name,), c.stalls) for name, c in counts.items()]
+        yield _counter("bridge_stalls", "Sessions that were stuck", ("bridge",), stalls)
+        lags = [((name,), c.lag) for name, c in counts.items() if c.lag is not None]
+        yield _gauge("bridge_lag", "Messages that wait at the broker", ("bridge",), lags)
         statuses = {name: intake.status for name, intake in self._intakes.items()}
-        yield _gauge("bridge_up", "The bridge is running", ("bridge",), _up(statuses))
+        yield _gauge("bridge_up", "The bridge is running or paused", ("bridge",), _up(statuses))
+        paused = [((name,), float(status.state == "paused")) for name, status in statuses.items()]
+        yield _gauge("bridge_paused", "The bridge holds back", ("bridge",), paused)
         progress = [((name,), status.progress_at) for name, status in statuses.items()]
         yield _gauge("bridge_progress_timestamp_seconds", "Time of the last batch", ("bridge",), progress)
 
@@ -285,4 +294,4 @@ def _gauge(name: str, text: str, labels: tuple[str, ...], samples: Iterable[Samp
 
 
 def _up(statuses: Mapping[str, Status]) -> list[Sample]:
-    return [((name,), float(status.state == "running")) for name, status in statuses.items()]
+    return [((name,), float(status.state in ("running", "paused"))) for name, status in statuses.items()]

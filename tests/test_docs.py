@@ -23,6 +23,7 @@ from hammerwork.gateway.settings import (
     DecodeSettings,
     HttpSettings,
     JobSettings,
+    LimitSettings,
     LogSettings,
     MapSettings,
     RetentionSettings,
@@ -35,7 +36,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SECTIONS: list[type[BaseModel]] = [
     BatchSettings, BridgeSettings, DatabaseSettings, DecodeSettings, HttpOptions, HttpSettings, JobSettings,
-    LogSettings, MapSettings, RabbitmqOptions, RetentionSettings, SinkSettings, WebhookOptions,
+    LimitSettings, LogSettings, MapSettings, RabbitmqOptions, RetentionSettings, SinkSettings, WebhookOptions,
     WorkerSettings,
 ]  # fmt: skip
 PLUGGED = "options"

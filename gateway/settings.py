@@ -16,7 +16,7 @@ from datetime import timedelta
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -27,6 +27,7 @@ from pydantic import (
     PrivateAttr,
     SecretStr,
     SerializeAsAny,
+    model_validator,
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -36,6 +37,7 @@ from ..core.ingest.preparation import Tombstones
 from ..core.job import DEFAULT_MAX_ATTEMPTS
 from ..core.message import Bridge
 from ..core.publish.deliver import STANDARD_SCHEDULE
+from ..schemas.options import RegistryOptions
 from . import catalog
 from .catalog import Catalog
 from .fitting import SECRET_NAME, Fitter, keys_of, shown
@@ -161,10 +163,35 @@ class JobSettings(Section):
 class DecodeSettings(Section):
     """`[bridges.NAME.decode]`: how strictly bodies are read; what fails is dead-lettered."""
 
-    format: Literal["json", "text", "bytes"] = "json"
+    format: Literal["json", "text", "bytes", "avro", "protobuf", "json_schema"] = "json"
+    """`avro`, `protobuf` and `json_schema`: in the wire format of Confluent's registry."""
+    registry: RegistryOptions | None = None
+    """Where the schemas of these three are."""
+    schema_file: Path | None = None
+    """A JSON Schema that `json` bodies must fit; or the schema of `avro` bodies that name none."""
     max_bytes: ByteSize = Field(default=ByteSize(1024 * 1024), ge=1)
     max_depth: int = Field(default=64, ge=1, le=500)
     check_content_type: bool = True
+
+    @model_validator(mode="after")
+    def _one_source_of_schemas(self) -> Self:
+        match self.format:
+            case "protobuf" | "json_schema":
+                allowed, needed = {"registry"}, True
+            case "avro":
+                allowed, needed = {"registry", "schema_file"}, True
+            case "json":
+                allowed, needed = {"schema_file"}, False
+            case _:
+                allowed, needed = set(), False
+        given = {name for name in ("registry", "schema_file") if getattr(self, name) is not None}
+        if given - allowed:
+            raise ValueError(f"format {self.format!r} takes no {' and no '.join(sorted(given - allowed))}")
+        if len(given) > 1:
+            raise ValueError("give a registry or a schema_file, not both")
+        if needed and not given:
+            raise ValueError(f"format {self.format!r} needs a {' or a '.join(sorted(allowed))}")
+        return self
 
 
 class BatchSettings(Section):

@@ -77,17 +77,17 @@ class RegistryReader:
         try:
             schema = await self._source.schema(schema_id)
             if schema is None:
-                raise BadMessage("unknown_schema", f"the registry has no schema of id {schema_id}")
+                raise BadMessage("unknown_schema", "the registry has none of that id")
             if schema.language != self._language:
-                raise BadMessage("wrong_schema_type", f"schema {schema_id} is {schema.language[:40]}")
+                raise BadMessage("wrong_schema_type", f"it is {schema.language[:40]}")
             self._codecs[schema_id] = await asyncio.to_thread(self._codec, schema)
             self._refusals.pop(schema_id, None)
             log.info("schema learnt", schema_id=schema_id, language=schema.language)
         except BadMessage as bad:
             if len(self._refusals) >= MOST_REFUSALS:
                 self._refusals.clear()
-            detail = bad.detail if str(schema_id) in bad.detail else f"schema {schema_id}: {bad.detail}"
-            self._refusals[schema_id] = _Refusal(bad.reason, detail, time.monotonic() + REMEMBERED)
+            until = time.monotonic() + REMEMBERED
+            self._refusals[schema_id] = _Refusal(bad.reason, f"schema {schema_id}: {bad.detail}", until)
 
 
 class FileReader:

@@ -47,8 +47,8 @@ class Registry:
         if options.token is not None:
             self._headers["Authorization"] = f"Bearer {options.token.get_secret_value()}"
         elif options.username is not None and options.password is not None:
-            login = aiohttp.BasicAuth(options.username, options.password.get_secret_value(), "utf-8")
-            self._headers["Authorization"] = login.encode()
+            password = options.password.get_secret_value()
+            self._headers["Authorization"] = aiohttp.encode_basic_auth(options.username, password, "utf-8")
 
     async def schema(self, schema_id: int) -> Schema | None:
         """The schema of that id with all that it refers to; None when there is none.

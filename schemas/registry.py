@@ -25,6 +25,9 @@ MOST_REFERENCES = 200
 UNKNOWN_SUBJECT, UNKNOWN_VERSION, UNKNOWN_SCHEMA = 40401, 40402, 40403
 """The registries' own codes under the status 404. A 404 without one is not a registry's."""
 
+NORMALIZED = "normalize=true"
+"""A schema is the same one however it is laid out."""
+
 URL_HINT = "check the registry's url, with its path (Apicurio: /apis/ccompat/v7)"
 
 
@@ -65,7 +68,7 @@ class Registry:
         Raises Misconfigured when the registry refuses it, as incompatible with the version before say.
         """
         body = {"schema": schema.text, "schemaType": schema.language}
-        found = await self._ask("POST", f"subjects/{quote(subject, safe='')}/versions", body)
+        found = await self._ask("POST", f"subjects/{quote(subject, safe='')}/versions", body, NORMALIZED)
         if found is None:
             raise self._refused(404, "there is no such subject")
         return self._id_in(found)
@@ -73,7 +76,7 @@ class Registry:
     async def find(self, subject: str, schema: Schema) -> int | None:
         """The id of this schema under the subject; None when it is not registered there."""
         body = {"schema": schema.text, "schemaType": schema.language}
-        found = await self._ask("POST", f"subjects/{quote(subject, safe='')}", body)
+        found = await self._ask("POST", f"subjects/{quote(subject, safe='')}", body, NORMALIZED)
         return None if found is None else self._id_in(found)
 
     # --- a schema and what it refers to ---
@@ -119,7 +122,7 @@ class Registry:
     # --- one question ---
 
     async def _ask(
-        self, method: str, path: str, body: Mapping[str, str] | None = None, *, query: str = ""
+        self, method: str, path: str, body: Mapping[str, str] | None = None, query: str = ""
     ) -> Mapping[str, Any] | None:
         """The answer's object; None for a 404 of the registry's own."""
         url = f"{self.url}/{path}" + (f"?{query}" if query else "")

@@ -102,7 +102,7 @@ class RegistryServer:
         if ids is None:
             return _error(404, 40401, "Subject not found")
         for schema_id in ids:
-            if self.versions[schema_id - 1].schema == given["schema"]:
+            if json.loads(self.versions[schema_id - 1].schema) == json.loads(given["schema"]):
                 return web.json_response({"id": schema_id, "version": 1, "schema": given["schema"]})
         return _error(404, 40403, "Schema not found")
 

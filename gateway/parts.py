@@ -15,7 +15,7 @@ from ..core.event import Sink
 from ..core.execute.handlers import Handlers
 from ..core.expression import Condition
 from ..core.importing import named_object
-from ..core.ingest.decode import Decoder, Format, SchemaReader
+from ..core.ingest.decode import Decoder
 from ..core.ingest.flow import FlowLimits
 from ..core.ingest.intake import Intake, IntakeLimits
 from ..core.ingest.mapping import CallableMapping, Expressions, FieldMapping, Mapper
@@ -25,10 +25,9 @@ from ..core.postgres.database import Database
 from ..core.publish.deliver import DeliveryPolicy
 from ..core.publish.relay import FILTER_VARIABLES, Subscription
 from ..core.retry import Schedule
-from ..schemas.reading import FileReader, RegistryReader
-from ..schemas.registry import Registry
 from . import catalog
-from .settings import BridgeSettings, DecodeSettings, Settings, SinkSettings, WorkerSettings
+from .decoding import decoder_of
+from .settings import BridgeSettings, Settings, SinkSettings, WorkerSettings
 
 S = TypeVar("S")
 P = TypeVar("P")
@@ -146,7 +145,7 @@ def _ingest(name: str, settings: BridgeSettings) -> Ingest:
         name=name,
         kind=settings.type,
         bridge=catalog.bridges.find(settings.type).build(name, settings.options),
-        decoder=_decoder(settings.decode),
+        decoder=decoder_of(settings.decode),
         mapper=_mapper(name, settings),
         limits=IntakeLimits(
             count=batch.count,
@@ -162,26 +161,6 @@ def _ingest(name: str, settings: BridgeSettings) -> Ingest:
         flow=FlowLimits(**dict(settings.limits)),
         feeds=tuple(filter(None, [settings.fixed_queue(name)])),
         required=settings.required,
-    )
-
-
-def _decoder(settings: DecodeSettings) -> Decoder:
-    schemas: SchemaReader | None = None
-    format: Format = "json"
-    match settings.format:
-        case "json" | "avro" as written if settings.schema_file is not None:
-            schemas = FileReader(settings.schema_file, written)
-        case "json" | "text" | "bytes" as unwritten:
-            format = unwritten
-        case "avro" | "protobuf" | "json_schema" as registered:
-            assert settings.registry is not None
-            schemas = RegistryReader(Registry(settings.registry), registered)
-    return Decoder(
-        format=format,
-        max_bytes=settings.max_bytes,
-        max_depth=settings.max_depth,
-        check_content_type=settings.check_content_type,
-        schemas=schemas,
     )
 
 

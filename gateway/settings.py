@@ -16,7 +16,7 @@ from datetime import timedelta
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -27,7 +27,6 @@ from pydantic import (
     PrivateAttr,
     SecretStr,
     SerializeAsAny,
-    model_validator,
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -37,9 +36,9 @@ from ..core.ingest.preparation import Tombstones
 from ..core.job import DEFAULT_MAX_ATTEMPTS
 from ..core.message import Bridge
 from ..core.publish.deliver import STANDARD_SCHEDULE
-from ..schemas.options import RegistryOptions
 from . import catalog
 from .catalog import Catalog
+from .decoding import DecodeSettings
 from .fitting import SECRET_NAME, Fitter, keys_of, shown
 from .origins import CONFIG, DELIMITER, PREFIX, Origin, Place, Tree
 
@@ -158,40 +157,6 @@ class JobSettings(Section):
     """Take AMQP's 0 to 9 in pairs as background to critical."""
     allowed_queues: tuple[str, ...] = ()
     """Glob patterns that a job's queue must match; none: every queue but those of sinks."""
-
-
-class DecodeSettings(Section):
-    """`[bridges.NAME.decode]`: how strictly bodies are read; what fails is dead-lettered."""
-
-    format: Literal["json", "text", "bytes", "avro", "protobuf", "json_schema"] = "json"
-    """`avro`, `protobuf` and `json_schema`: in the wire format of Confluent's registry."""
-    registry: RegistryOptions | None = None
-    """Where the schemas of these three are."""
-    schema_file: Path | None = None
-    """A JSON Schema that `json` bodies must fit; or the schema of `avro` bodies that name none."""
-    max_bytes: ByteSize = Field(default=ByteSize(1024 * 1024), ge=1)
-    max_depth: int = Field(default=64, ge=1, le=500)
-    check_content_type: bool = True
-
-    @model_validator(mode="after")
-    def _one_source_of_schemas(self) -> Self:
-        match self.format:
-            case "protobuf" | "json_schema":
-                allowed, needed = {"registry"}, True
-            case "avro":
-                allowed, needed = {"registry", "schema_file"}, True
-            case "json":
-                allowed, needed = {"schema_file"}, False
-            case _:
-                allowed, needed = set(), False
-        given = {name for name in ("registry", "schema_file") if getattr(self, name) is not None}
-        if given - allowed:
-            raise ValueError(f"format {self.format!r} takes no {' and no '.join(sorted(given - allowed))}")
-        if len(given) > 1:
-            raise ValueError("give a registry or a schema_file, not both")
-        if needed and not given:
-            raise ValueError(f"format {self.format!r} needs a {' or a '.join(sorted(allowed))}")
-        return self
 
 
 class BatchSettings(Section):

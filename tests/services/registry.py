@@ -17,6 +17,7 @@ VARIABLE = "HAMMERWORK_TEST_REGISTRY_URL"
 VERSION = "3.0.9"
 """Of Apicurio Registry: the last that Java 17 runs."""
 FETCHED = Path(__file__).resolve().parents[2] / "build" / "registry"
+INSTALL = "apt-get install default-jre-headless maven"
 API = "/apis/ccompat/v7"
 JAVA = ("java", "-Xms64m", "-Xmx320m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto")
 
@@ -51,9 +52,7 @@ def find_registry() -> RegistryService:
         container.url = f"http://127.0.0.1:{container.published}{API}"
         return _started(container)
     if (jar := fetched()) is None:
-        raise ServiceMissing(
-            "schema registry", variable=VARIABLE, install="apt-get install default-jre-headless maven"
-        )
+        raise ServiceMissing("schema registry", variable=VARIABLE, install=INSTALL)
     return _started(LocalRegistry(jar))
 
 
@@ -87,7 +86,7 @@ def fetched() -> Path | None:
             f"-Ddest={archive}",
         ]
         try:
-            subprocess.run(command, check=True, capture_output=True, timeout=600)
+            subprocess.run([*command, f"-Ddest={archive}"], check=True, capture_output=True, timeout=600)
         except (FileNotFoundError, subprocess.CalledProcessError, subprocess.TimeoutExpired):
             return None
         with zipfile.ZipFile(archive) as zipped:

@@ -37,9 +37,8 @@ ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SECTIONS: list[type[BaseModel]] = [
     BatchSettings, BridgeSettings, DatabaseSettings, DecodeSettings, HttpOptions, HttpSettings, JobSettings,
-    BatchSettings, BridgeSettings, DatabaseSettings, DecodeSettings, HttpOptions, HttpSettings, JobSettings,
-    LimitSettings, LogSettings, MapSettings, RabbitmqOptions, RegistryOptions, RetentionSettings, SinkSettings,
-    WebhookOptions, WorkerSettings,
+    LimitSettings, LogSettings, MapSettings, RabbitmqOptions, RegistryOptions, RetentionSettings,
+    SinkSettings, WebhookOptions, WorkerSettings,
 ]  # fmt: skip
 PLUGGED = "options"
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID
 
 import fastavro
 
-from ..core.errors import Misconfigured
+from ..core.errors import Disconnected, Misconfigured, Unavailable
 from .registry import Registry
 from .schema import Schema
 from .wire import with_schema_id
@@ -38,7 +39,7 @@ _EVENT: dict[str, Any] = {
 }
 
 EVENT_SCHEMA = Schema("AVRO", json.dumps(_EVENT, ensure_ascii=False))
-"""What is registered under TOPIC-value. A later version of ours only adds fields with defaults."""
+"""What is registered. A later version of ours only adds fields with defaults."""
 
 
 class Loggable(Protocol):
@@ -63,38 +64,44 @@ class Loggable(Protocol):
 
 
 class EventEncoder:
-    """Writes events in Confluent's wire format, under the subject `TOPIC-value`.
+    """Writes events in Confluent's wire format. The same schema has the same id under every subject, so one
+    `subject` serves a sink of several topics; `subject_of` says which readers expect.
 
     `auto_register=False` takes the id of a schema that somebody else has registered there.
     """
 
-    def __init__(self, registry: Registry, *, auto_register: bool = True) -> None:
+    HEADERS: Sequence[tuple[str, bytes]] = [("content-type", b"application/vnd.apache.avro")]
+
+    def __init__(self, registry: Registry, subject: str, *, auto_register: bool = True) -> None:
         self._registry = registry
+        self._subject = subject
         self._auto_register = auto_register
         self._schema = fastavro.parse_schema(_EVENT)
-        self._ids: dict[str, int] = {}
+        self._id: int | None = None
 
-    async def ready(self, topic: str) -> None:
-        """To be awaited before events are encoded for a topic; asks the registry once a topic.
+    async def open(self) -> None:
+        """To be awaited before events are written; asks the registry once.
 
-        Raises Unavailable when the registry is away, Misconfigured when it refuses us or our schema.
+        Raises Disconnected when the registry is away, Misconfigured when it refuses us or our schema.
         """
-        if topic in self._ids:
+        if self._id is not None:
             return
-        subject = f"{topic}-value"
-        if self._auto_register:
-            self._ids[topic] = await self._registry.register(subject, EVENT_SCHEMA)
-            return
-        schema_id = await self._registry.find(subject, EVENT_SCHEMA)
-        if schema_id is None:
+        try:
+            if self._auto_register:
+                self._id = await self._registry.register(self._subject, EVENT_SCHEMA)
+            else:
+                self._id = await self._registry.find(self._subject, EVENT_SCHEMA)
+        except Unavailable as error:
+            raise Disconnected(str(error)) from error
+        if self._id is None:
             raise Misconfigured(
-                f"the schema of events is not registered under {subject!r}",
+                f"the schema of events is not registered under {self._subject!r}",
                 hint="register hammerwork.schemas.encoding.EVENT_SCHEMA there, or set auto_register = true",
             )
-        self._ids[topic] = schema_id
 
-    def encode(self, topic: str, event: Loggable) -> bytes:
-        """The event for a topic that is `ready`."""
+    def value(self, event: Loggable) -> bytes:
+        """The event, once this is open."""
+        assert self._id is not None
         out = io.BytesIO()
         fields = {
             "id": event.id,
@@ -107,4 +114,13 @@ class EventEncoder:
             "data": event.text,
         }
         fastavro.schemaless_writer(out, self._schema, fields)
-        return with_schema_id(self._ids[topic], out.getvalue())
+        return with_schema_id(self._id, out.getvalue())
+
+    def headers(self, event: Loggable) -> Sequence[tuple[str, bytes]]:
+        return self.HEADERS
+
+
+def subject_of(topic: str | None) -> str:
+    """The subject under which readers of a topic look for its schema; the record's name where there are
+    several topics (None)."""
+    return f"{_EVENT['namespace']}.{_EVENT['name']}" if topic is None else f"{topic}-value"

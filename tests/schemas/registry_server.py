@@ -35,6 +35,8 @@ class RegistryServer:
     versions: list[Version] = field(default_factory=list)
     """A version's id is its place in this list, from 1 on."""
     subjects: dict[str, list[int]] = field(default_factory=dict)
+    deleted: set[str] = field(default_factory=set)
+    """Subjects that were deleted softly."""
     incompatible: set[str] = field(default_factory=set)
     """Subjects that take no other schema any more."""
 
@@ -67,9 +69,8 @@ class RegistryServer:
         if self.slow:
             await asyncio.sleep(self.slow)
         if self.fault is not None:
-            return web.Response(
-                status=self.fault.status, body=self.fault.body, headers={"Content-Type": "text/html"}
-            )
+            headers = {"Content-Type": "text/html", "Location": "/elsewhere"}
+            return web.Response(status=self.fault.status, body=self.fault.body, headers=headers)
         if self.login is not None and request.headers.get("Authorization") != self.login:
             return _error(401, 40101, "unauthorised")
         response: web.StreamResponse = await handler(request)
@@ -83,7 +84,8 @@ class RegistryServer:
 
     async def version(self, request: web.Request) -> web.Response:
         ids = self.subjects.get(request.match_info["subject"])
-        if ids is None:
+        hidden = request.match_info["subject"] in self.deleted and request.query.get("deleted") != "true"
+        if ids is None or hidden:
             return _error(404, 40401, "Subject not found")
         number = int(request.match_info["version"])
         if not 0 < number <= len(ids):

@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 
 from hammerwork.core.errors import Misconfigured
-from hammerwork.schemas.encoding import EventEncoder
+from hammerwork.schemas.encoding import EventEncoder, subject_of
 from hammerwork.schemas.options import RegistryOptions
 from hammerwork.schemas.registry import Registry
 from hammerwork.schemas.schema import Schema
@@ -97,15 +97,15 @@ async def test_json_with_a_reference_is_checked(url: str) -> None:
 
 
 async def test_events_are_registered_found_and_read(url: str) -> None:
-    topic = f"jobs.{secrets.token_hex(4)}"
+    subject = subject_of(f"jobs.{secrets.token_hex(4)}")
     registry = Registry(RegistryOptions(url=url))
     with pytest.raises(Misconfigured, match="not registered under"):
-        await EventEncoder(registry, auto_register=False).ready(topic)
+        await EventEncoder(registry, subject, auto_register=False).open()
     bodies = []
     for auto_register in (True, True, False):
-        encoder = EventEncoder(registry, auto_register=auto_register)
-        await encoder.ready(topic)
-        bodies.append(encoder.encode(topic, Logged()))
+        encoder = EventEncoder(registry, subject, auto_register=auto_register)
+        await encoder.open()
+        bodies.append(encoder.value(Logged()))
     assert len(set(bodies)) == 1
     assert (await read(decoder_of(url, "avro"), bodies[0]))["id"] == str(EVENT)
 

@@ -107,6 +107,7 @@ async def test_references_are_resolved_through_one_another(registry: RegistrySer
     money = record(("cents", "long")) | {"name": "shop.Money"}
     line = record(("price", "shop.Money")) | {"name": "shop.Line"}
     registry.avro(money, "money")
+    registry.deleted.add("money")
     registry.avro(line, "line", shop__Money="money")
     order = record(("line", "shop.Line"), ("total", "shop.Money"))
     schema_id = registry.avro(order, "order", shop__Line="line", shop__Money="money")

@@ -11,8 +11,8 @@ from uuid import UUID
 import fastavro
 import pytest
 
-from hammerwork.core.errors import Misconfigured, Unavailable
-from hammerwork.schemas.encoding import EVENT_SCHEMA, EventEncoder
+from hammerwork.core.errors import Disconnected, Misconfigured
+from hammerwork.schemas.encoding import EVENT_SCHEMA, EventEncoder, subject_of
 from hammerwork.schemas.options import RegistryOptions
 from hammerwork.schemas.registry import Registry
 
@@ -37,13 +37,13 @@ class Logged:
 
 
 def encoder_of(url: str, *, auto_register: bool = True) -> EventEncoder:
-    return EventEncoder(Registry(RegistryOptions(url=url)), auto_register=auto_register)
+    return EventEncoder(Registry(RegistryOptions(url=url)), subject_of("jobs"), auto_register=auto_register)
 
 
 async def test_a_consumer_reads_an_event_by_the_schema_of_its_id(registry: RegistryServer) -> None:
     encoder = encoder_of(registry.url)
-    await encoder.ready("jobs")
-    body = encoder.encode("jobs", Logged())
+    await encoder.open()
+    body = encoder.value(Logged())
     schema = json.loads(registry.versions[registry.subjects["jobs-value"][0] - 1].schema)
     found = fastavro.schemaless_reader(io.BytesIO(body[5:]), fastavro.parse_schema(schema), None)
     event = Logged()
@@ -57,33 +57,31 @@ async def test_a_consumer_reads_an_event_by_the_schema_of_its_id(registry: Regis
         "queue": "orders",
         "data": event.text,
     }
-    lone = await read(
-        decoder_of(registry.url, "avro"), encoder.encode("jobs", Logged(job_id=None, queue=None))
-    )
-    assert (lone["job_id"], lone["queue"], lone["id"]) == (None, None, str(EVENT))
+    lone = encoder.value(Logged(job_id=None, queue=None))
+    read_lone = await read(decoder_of(registry.url, "avro"), lone)
+    assert (read_lone["job_id"], read_lone["queue"], read_lone["id"]) == (None, None, str(EVENT))
 
 
-async def test_the_registry_is_asked_once_a_topic(registry: RegistryServer) -> None:
+async def test_the_registry_is_asked_once(registry: RegistryServer) -> None:
     encoder = encoder_of(registry.url)
-    for topic in ("jobs", "jobs", "other", "jobs"):
-        await encoder.ready(topic)
-        encoder.encode(topic, Logged())
-    assert len(registry.asked) == 2
+    await encoder.open()
+    await encoder.open()
+    assert len(registry.asked) == 1
 
 
 async def test_without_auto_register_nothing_is_registered(registry: RegistryServer) -> None:
     encoder = encoder_of(registry.url, auto_register=False)
     with pytest.raises(Misconfigured, match="not registered under 'jobs-value'"):
-        await encoder.ready("jobs")
+        await encoder.open()
     assert registry.subjects == {}
     registry.avro(json.loads(EVENT_SCHEMA.text), "jobs-value")
-    await encoder.ready("jobs")
-    assert encoder.encode("jobs", Logged())[:5] == b"\0\0\0\0\1"
+    await encoder.open()
+    assert encoder.value(Logged())[:5] == b"\0\0\0\0\1"
 
 
 async def test_what_a_registry_has_against_it_is_told(registry: RegistryServer) -> None:
     registry.incompatible.add("jobs-value")
     with pytest.raises(Misconfigured, match="incompatible"):
-        await encoder_of(registry.url).ready("jobs")
-    with pytest.raises(Unavailable, match="is away"):
-        await encoder_of(f"http://127.0.0.1:{free_port()}").ready("jobs")
+        await encoder_of(registry.url).open()
+    with pytest.raises(Disconnected, match="is away"):
+        await encoder_of(f"http://127.0.0.1:{free_port()}").open()

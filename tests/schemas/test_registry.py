@@ -127,8 +127,9 @@ async def test_references_in_a_circle_or_to_nothing_are_told(registry: RegistryS
     decoder = decoder_of(registry.url, "avro")
     circle = registry.avro({"type": "array", "items": "a"}, "a", a="a")
     nothing = registry.avro({"type": "array", "items": "b"}, "c", b="no_such_subject")
-    for schema_id in (circle, nothing):
-        assert await refusal(decoder, framed(schema_id, b"\0")) == "unusable_schema"
+    for schema_id, why in ((circle, "UnknownType"), (nothing, "lacks")):
+        with pytest.raises(BadMessage, match=f"unusable_schema: schema {schema_id}: .*{why}"):
+            await read(decoder, framed(schema_id, b"\0"))
 
 
 async def test_a_message_that_was_not_announced_waits(registry: RegistryServer) -> None:

@@ -22,6 +22,7 @@ from google.protobuf.descriptor_pb2 import (
 )
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message as ProtobufMessage
 from google.protobuf.message_factory import GetMessageClass
 
 from ..core.errors import BadMessage, Misconfigured
@@ -56,11 +57,11 @@ class ProtobufCodec:
             raise
         except Exception as error:
             raise unusable(f"{type(error).__name__}: {error}") from error
-        self._types: dict[tuple[int, ...], Descriptor] = {}
+        self._types: dict[tuple[int, ...], type[ProtobufMessage]] = {}
 
     def plain(self, body: bytes) -> Plain:
         indexes, start = message_indexes(body)
-        message = GetMessageClass(self._type(indexes))()
+        message = self._type(indexes)()
         try:
             message.ParseFromString(body[start:])
             value = MessageToDict(
@@ -77,7 +78,7 @@ class ProtobufCodec:
             raise BadMessage("bad_protobuf", "a required field is missing")
         return Plain(text.encode())
 
-    def _type(self, indexes: tuple[int, ...]) -> Descriptor:
+    def _type(self, indexes: tuple[int, ...]) -> type[ProtobufMessage]:
         if (known := self._types.get(indexes)) is not None:
             return known
         found: Descriptor | None = None
@@ -89,8 +90,7 @@ class ProtobufCodec:
                 raise BadMessage("bad_protobuf", f"the message indexes {list(indexes)} name no message")
             found = choice[index]
         assert found is not None
-        self._types[indexes] = found
-        return found
+        return self._types.setdefault(indexes, GetMessageClass(found))
 
 
 def _files(schemas: Mapping[str, Schema]) -> dict[str, FileDescriptorProto]:

@@ -5,18 +5,25 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from hammerwork.core.errors import BadMessage, Misconfigured
 from hammerwork.core.ingest.decode import Decoder
 from hammerwork.core.message import Message
+from hammerwork.gateway.app import Gateway
 from hammerwork.gateway.parts import build_parts
 from hammerwork.gateway.settings import Settings, load
 
-BRIDGE = """
+from ..core.running import running, until
+from ..schemas.bodies import framed
+from ..schemas.registry_server import RegistryServer, served
+
+TOKEN = "a-token-of-decent-length"
+BRIDGE = f"""
 [bridges.orders]
 type = "http"
-token = "abcdefghijklmnopqrst"
+token = "{TOKEN}"
 [bridges.orders.decode]
 """
 REGISTRY = """
@@ -98,3 +105,33 @@ def test_json_must_fit_the_schema_of_a_file(tmp_path: Path) -> None:
     schema.unlink()
     with pytest.raises(Misconfigured, match=r"bridges\.orders: decode\.schema_file .* cannot be used"):
         decoder_of(settings_of(tmp_path, f"schema_file = '{schema}'"))
+
+
+async def test_avro_comes_in_by_http_as_by_any_bridge(tmp_path: Path, dsn: str) -> None:
+    async with served(RegistryServer()) as registry:
+        schema_id = registry.avro("string")
+        env = {
+            "HAMMERWORK_DATABASE_URL": dsn,
+            "HAMMERWORK_HTTP__PORT": "0",
+            "HAMMERWORK_BRIDGES__ORDERS__DECODE__FORMAT": "avro",
+            "HAMMERWORK_BRIDGES__ORDERS__DECODE__REGISTRY__URL": registry.url,
+        }
+        gateway = Gateway(settings_of(tmp_path, "", env))
+        async with running(gateway), aiohttp.ClientSession() as session:
+            await until(lambda: _is_open(gateway))
+            answers = []
+            for body in (framed(schema_id, b"\x04ab"), framed(schema_id, b"\x04a"), framed(9, b"")):
+                async with session.post(
+                    f"{gateway.address}/in/orders",
+                    data=body,
+                    headers={"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/octet-stream"},
+                ) as response:
+                    answers.append((response.status, await response.json()))
+            payloads = [job.payload for job in await gateway.queue.jobs()]
+    assert [status for status, _ in answers] == [202, 422, 422]
+    assert ["bad_avro" in str(answers[1]), "unknown_schema" in str(answers[2])] == [True, True]
+    assert payloads == ["ab"]
+
+
+async def _is_open(gateway: Gateway) -> bool:
+    return gateway.intakes["orders"].status.state == "running"

@@ -10,7 +10,6 @@ from pydantic import BaseModel, ByteSize, ConfigDict, Field, model_validator
 from ..core.ingest.decode import Decoder, Format, SchemaReader
 from ..schemas.options import RegistryOptions
 from ..schemas.reading import FileReader, RegistryReader
-from ..schemas.registry import Registry
 
 
 class DecodeSettings(BaseModel):
@@ -63,6 +62,8 @@ def decoder_of(settings: DecodeSettings) -> Decoder:
         case "json" | "text" | "bytes" as unwritten:
             format = unwritten
         case "avro" | "protobuf" | "json_schema" as registered:
+            from ..schemas.registry import Registry  # with aiohttp, which settings alone do without
+
             assert settings.registry is not None
             schemas = RegistryReader(Registry(settings.registry), registered)
     return Decoder(

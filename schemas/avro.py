@@ -125,8 +125,9 @@ class _Shape:
         return max(sizes, default=0)
 
     def _again(self) -> int:
+        """A record within itself: what holds it there, an array, a map or a union, takes a byte already."""
         self.recursive = True
-        return 0
+        return 1
 
 
 def _plain_value(value: object) -> object:

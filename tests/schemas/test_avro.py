@@ -116,6 +116,17 @@ async def test_references_are_resolved_through_one_another(registry: RegistrySer
     assert read_order == {"line": {"price": {"cents": 1}}, "total": {"cents": 2}}
 
 
+async def test_trees_are_read(registry: RegistryServer) -> None:
+    tree = record(("name", "string"), ("children", {"type": "array", "items": "Order"}))
+    value = {"name": "a", "children": [{"name": "b", "children": []}, {"name": "c", "children": []}]}
+    bare = record(("children", {"type": "array", "items": "Order"}))
+    decoder = decoder_of(registry.url, "avro")
+    assert await read(decoder, framed(registry.avro(tree), avro(tree, value))) == value
+    assert await read(decoder, framed(registry.avro(bare), b"\x02\x00\x00")) == {
+        "children": [{"children": []}]
+    }
+
+
 async def test_compressed_bodies_are_unpacked_first(registry: RegistryServer) -> None:
     import gzip
 

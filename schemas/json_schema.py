@@ -7,9 +7,9 @@ import json
 import referencing.exceptions
 from jsonschema.exceptions import ValidationError
 from jsonschema.validators import Draft7Validator, validator_for
-from jsonschema_specifications import REGISTRY as SPECIFICATIONS
+from jsonschema_specifications import REGISTRY as SPECIFICATIONS  # type: ignore[import-untyped]
 from referencing import Resource
-from referencing.jsonschema import DRAFT7
+from referencing.jsonschema import DRAFT7, SchemaRegistry
 
 from ..core.errors import BadMessage
 from ..core.ingest.decode import Plain
@@ -26,7 +26,7 @@ class JsonSchemaCodec:
             loaded = json.loads(schema.text)
             kind = validator_for(loaded, default=Draft7Validator)
             kind.check_schema(loaded)
-            resources = SPECIFICATIONS
+            resources: SchemaRegistry = SPECIFICATIONS
             for name, dependency in schema.dependencies():
                 resource = Resource.from_contents(json.loads(dependency.text), default_specification=DRAFT7)
                 resources = resources.with_resource(name, resource)

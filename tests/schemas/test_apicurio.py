@@ -25,6 +25,7 @@ from .test_avro import EVERYTHING, READ, VALUE
 from .test_encoding import EVENT, Logged
 from .test_protobuf import ORDER, ORDERS, SHARED, order
 
+pytestmark = pytest.mark.timeout(600)  # the first run fetches it
 DRAFT = "http://json-schema.org/draft-07/schema#"
 
 

@@ -35,6 +35,8 @@ class RegistryServer:
     versions: list[Version] = field(default_factory=list)
     """A version's id is its place in this list, from 1 on."""
     subjects: dict[str, list[int]] = field(default_factory=dict)
+    compiles_nothing: bool = False
+    """It answers `?format=serialized` with 501."""
     deleted: set[str] = field(default_factory=set)
     """Subjects that were deleted softly."""
     incompatible: set[str] = field(default_factory=set)
@@ -80,6 +82,8 @@ class RegistryServer:
         schema_id = int(request.match_info["id"])
         if not 0 < schema_id <= len(self.versions):
             return _error(404, 40403, "Schema not found")
+        if self.compiles_nothing and request.query.get("format") == "serialized":
+            return _error(501, 501, "not implemented")
         return web.json_response(self._told(schema_id, request))
 
     async def version(self, request: web.Request) -> web.Response:

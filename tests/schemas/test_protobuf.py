@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -31,7 +32,7 @@ from .bodies import (
     reason_of,
     refusal,
 )
-from .registry_server import RegistryServer
+from .registry_server import RegistryServer, Version
 
 SHARED = proto_file("shared.proto", "shop.shared")
 SHARED.enum_type.append(
@@ -196,6 +197,22 @@ def test_source_without_a_compiler_holds_and_says_what_to_do(monkeypatch: pytest
     with pytest.raises(Misconfigured, match="as source, which must be compiled") as held:
         ProtobufCodec(Schema("PROTOBUF", KIND))
     assert "grpcio-tools" in held.value.hint
+
+
+@pytest.mark.parametrize("compiles_nothing", [True, False])
+async def test_a_registry_without_descriptors_gives_source(
+    registry: RegistryServer, compiles_nothing: bool
+) -> None:
+    """Some refuse to give a descriptor, some give source all the same."""
+    registry.compiles_nothing = compiles_nothing
+    source = 'syntax = "proto3"; message Order { string id = 1; }'
+    schema_id = registry.add(Version(source, "PROTOBUF"), "orders")
+    reading = read(decoder_of(registry.url, "protobuf"), framed(schema_id, b"\0\x0a\x01a"))
+    if find_spec("grpc_tools") is None:
+        with pytest.raises(Misconfigured, match="as source"):
+            await reading
+    else:
+        assert await reading == {"id": "a"}
 
 
 # --- whatever the bytes are ---

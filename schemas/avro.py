@@ -22,8 +22,6 @@ from .schema import Schema, unusable
 SINGLE_OBJECT = b"\xc3\x01"
 """What a body in Avro's single-object encoding begins with; the schema's fingerprint follows."""
 
-FINGERPRINT = 8
-
 
 class AvroCodec:
     """Reads bodies that were written with one schema; raises BadMessage(unusable_schema) for a bad one.
@@ -38,16 +36,12 @@ class AvroCodec:
             for _, dependency in schema.dependencies():
                 fastavro.parse_schema(json.loads(dependency.text), named_schemas=named)
             self._schema = fastavro.parse_schema(json.loads(schema.text), named_schemas=named)
-            canonical = to_parsing_canonical_form(self._schema) if not schema.references else ""
             shape = _Shape(named)
             shape.look(self._schema)
         except BadMessage:
             raise
         except Exception as error:
             raise unusable(f"{type(error).__name__}: {error}") from error
-        self._mark = (
-            SINGLE_OBJECT + bytes.fromhex(fingerprint(canonical, "CRC-64-AVRO")) if canonical else b""
-        )
         # The compiled reader has no limit for nesting: a recursive schema and some kilobytes overflow its
         # stack and end the process. The one in Python raises RecursionError.
         self._read: Callable[..., object] = (
@@ -73,9 +67,17 @@ class AvroCodec:
             raise BadMessage("bad_avro", f"{left} bytes follow the value")
         return Plain(text.encode())
 
-    def of_single_object(self, body: bytes) -> Plain:
-        """The same for a body that may be in single-object encoding."""
-        return self.plain(body[len(self._mark) :] if self._mark and body.startswith(self._mark) else body)
+
+class BareAvroCodec(AvroCodec):
+    """The same for bodies of one known schema, which may be in single-object encoding."""
+
+    def __init__(self, schema: Schema) -> None:
+        super().__init__(schema)
+        mark = fingerprint(to_parsing_canonical_form(self._schema), "CRC-64-AVRO")
+        self._mark = SINGLE_OBJECT + bytes.fromhex(mark)
+
+    def plain(self, body: bytes) -> Plain:
+        return super().plain(body.removeprefix(self._mark))
 
 
 class _Shape:

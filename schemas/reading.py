@@ -95,24 +95,23 @@ class FileReader:
     bare or in single-object encoding."""
 
     def __init__(self, path: Path, format: Literal["json", "avro"]) -> None:
-        language, codec = _codec_of("json_schema" if format == "json" else "avro")
+        language, codec = _codec_of("json_schema" if format == "json" else "bare_avro")
         try:
-            made = codec(Schema(language, path.read_text(encoding="utf-8")))
+            self._codec = codec(Schema(language, path.read_text(encoding="utf-8")))
         except (OSError, UnicodeDecodeError, BadMessage) as error:
             raise Misconfigured(
                 f"decode.schema_file {str(path)!r} cannot be used: {error}",
                 hint=f"give the path of a {'JSON Schema' if format == 'json' else 'schema in Avro'} as JSON",
             ) from error
-        self._plain: Callable[[bytes], Plain] = getattr(made, "of_single_object", made.plain)
 
     async def ready(self, bodies: Iterable[bytes]) -> None:
         return
 
     def plain(self, body: bytes) -> Plain:
-        return self._plain(body)
+        return self._codec.plain(body)
 
 
-def _codec_of(format: RegistryFormat) -> tuple[str, Callable[[Schema], Codec]]:
+def _codec_of(format: RegistryFormat | Literal["bare_avro"]) -> tuple[str, Callable[[Schema], Codec]]:
     """The language and the codec of a format. Raises MissingExtra."""
     try:
         match format:
@@ -120,6 +119,10 @@ def _codec_of(format: RegistryFormat) -> tuple[str, Callable[[Schema], Codec]]:
                 from .avro import AvroCodec
 
                 return "AVRO", AvroCodec
+            case "bare_avro":
+                from .avro import BareAvroCodec
+
+                return "AVRO", BareAvroCodec
             case "protobuf":
                 from .protobuf import ProtobufCodec
 

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 from ..core.errors import BadMessage
 from ..core.ingest.decode import Plain
-
-Language = Literal["AVRO", "PROTOBUF", "JSON"]
-"""The registries' own names."""
 
 
 @dataclass(frozen=True, slots=True)
 class Schema:
     """`text` is JSON (Avro, JSON Schema), or for Protobuf .proto source or a base64 FileDescriptorProto.
 
-    `references` are the schemas that the text names, each under the name by which it does so.
+    `language` is the registries' word: AVRO, PROTOBUF, JSON. `references` are the schemas that the text
+    names, each under the name by which it does so.
     """
 
     language: str

@@ -26,6 +26,7 @@ from ..core.publish.deliver import DeliveryPolicy
 from ..core.publish.relay import FILTER_VARIABLES, Subscription
 from ..core.retry import Schedule
 from . import catalog
+from .decoding import decoder_of
 from .settings import BridgeSettings, Settings, SinkSettings, WorkerSettings
 
 S = TypeVar("S")
@@ -139,17 +140,12 @@ def _each(
 
 
 def _ingest(name: str, settings: BridgeSettings) -> Ingest:
-    decode, batch = settings.decode, settings.batch
+    batch = settings.batch
     return Ingest(
         name=name,
         kind=settings.type,
         bridge=catalog.bridges.find(settings.type).build(name, settings.options),
-        decoder=Decoder(
-            format=decode.format,
-            max_bytes=decode.max_bytes,
-            max_depth=decode.max_depth,
-            check_content_type=decode.check_content_type,
-        ),
+        decoder=decoder_of(settings.decode),
         mapper=_mapper(name, settings),
         limits=IntakeLimits(
             count=batch.count,

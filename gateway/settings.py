@@ -38,6 +38,7 @@ from ..core.message import Bridge
 from ..core.publish.deliver import STANDARD_SCHEDULE
 from . import catalog
 from .catalog import Catalog
+from .decoding import DecodeSettings
 from .fitting import SECRET_NAME, Fitter, keys_of, shown
 from .origins import CONFIG, DELIMITER, PREFIX, Origin, Place, Tree
 
@@ -156,15 +157,6 @@ class JobSettings(Section):
     """Take AMQP's 0 to 9 in pairs as background to critical."""
     allowed_queues: tuple[str, ...] = ()
     """Glob patterns that a job's queue must match; none: every queue but those of sinks."""
-
-
-class DecodeSettings(Section):
-    """`[bridges.NAME.decode]`: how strictly bodies are read; what fails is dead-lettered."""
-
-    format: Literal["json", "text", "bytes"] = "json"
-    max_bytes: ByteSize = Field(default=ByteSize(1024 * 1024), ge=1)
-    max_depth: int = Field(default=64, ge=1, le=500)
-    check_content_type: bool = True
 
 
 class BatchSettings(Section):

@@ -16,11 +16,11 @@ from typer.main import get_command
 from hammerwork.bridges.http import HttpOptions
 from hammerwork.bridges.rabbitmq import RabbitmqOptions
 from hammerwork.gateway.cli.tree import root
+from hammerwork.gateway.decoding import DecodeSettings
 from hammerwork.gateway.settings import (
     BatchSettings,
     BridgeSettings,
     DatabaseSettings,
-    DecodeSettings,
     HttpSettings,
     JobSettings,
     LimitSettings,
@@ -30,14 +30,15 @@ from hammerwork.gateway.settings import (
     SinkSettings,
     WorkerSettings,
 )
+from hammerwork.schemas.options import RegistryOptions
 from hammerwork.sinks.webhook import WebhookOptions
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SECTIONS: list[type[BaseModel]] = [
     BatchSettings, BridgeSettings, DatabaseSettings, DecodeSettings, HttpOptions, HttpSettings, JobSettings,
-    LimitSettings, LogSettings, MapSettings, RabbitmqOptions, RetentionSettings, SinkSettings, WebhookOptions,
-    WorkerSettings,
+    LimitSettings, LogSettings, MapSettings, RabbitmqOptions, RegistryOptions, RetentionSettings,
+    SinkSettings, WebhookOptions, WorkerSettings,
 ]  # fmt: skip
 PLUGGED = "options"
 

@@ -9,9 +9,10 @@ import math
 import re
 import zlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Literal, NoReturn
+from typing import Literal, NoReturn, Protocol
 
 from ..errors import BadMessage, Misconfigured
 from ..job import Json
@@ -52,13 +53,38 @@ class Decoded:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class Plain:
+    """A body as its schema reads it: JSON text, not yet checked, and what its schema asks of the value."""
+
+    text: bytes
+    check: Callable[[Json], None] | None = None
+    """Raises BadMessage."""
+
+
+class SchemaReader(Protocol):
+    """Reads bodies that need a schema. The core knows no schema language and no registry: an upper floor
+    implements this."""
+
+    async def ready(self, bodies: Iterable[bytes]) -> None:
+        """Called once for all bodies of a batch before `plain` is called for them: learn the schemas that
+        they name, as far as they are not known. Raises Unavailable or Misconfigured, which hold the batch;
+        a schema that does not exist is no reason to raise."""
+        ...
+
+    def plain(self, body: bytes) -> Plain:
+        """The body as JSON. Raises BadMessage; Unavailable for a schema that `ready` was not asked for."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decoder:
     """How strictly bodies are read.
 
-    `max_bytes` bounds the body as it came and again when it is unpacked, `max_depth` the nesting,
-    `max_digits` the digits of one number, `max_exponent` its power of ten, `max_keys` the keys of one
-    object. `check_content_type=False` reads bodies whose label says XML or the like all the same.
+    `max_bytes` bounds the body as it came, again when it is unpacked, and again as JSON text; `max_depth` the
+    nesting, `max_digits` the digits of one number, `max_exponent` its power of ten, `max_keys` the keys of
+    one object. `check_content_type=False` reads bodies whose label says XML or the like all the same.
+    `schemas` makes JSON of bodies that are something else, or checks JSON; then labels do not matter.
     """
 
     format: Format = "json"
@@ -68,12 +94,15 @@ class Decoder:
     max_exponent: int = 400
     max_keys: int = 10_000
     check_content_type: bool = True
+    schemas: SchemaReader | None = None
     _reader: json.JSONDecoder = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         limits = (self.max_bytes, self.max_depth, self.max_digits, self.max_exponent, self.max_keys)
         if min(limits) < 1:
             raise Misconfigured("the limits of a decoder must be 1 or more")
+        if self.schemas is not None and self.format != "json":
+            raise Misconfigured("a schema reader makes JSON", hint="leave format='json'")
         reader = json.JSONDecoder(
             object_pairs_hook=self._object,
             parse_int=self._integer,
@@ -82,6 +111,12 @@ class Decoder:
         )
         object.__setattr__(self, "_reader", reader)
 
+    async def ready(self, messages: Iterable[Message]) -> None:
+        """To be awaited once for all messages of a batch before they are decoded, which then never waits.
+        Raises Unavailable or Misconfigured when a schema cannot be had for now; no message is to blame."""
+        if self.schemas is not None:
+            await self.schemas.ready(self._unpacked(messages))
+
     def decode(self, message: Message) -> Decoded:
         """The content of a message. Raises BadMessage; nothing else, whatever the bytes are."""
         body = message.body
@@ -89,6 +124,8 @@ class Decoder:
             body = self.unpack(body, message.content_encoding)
         elif len(body) > self.max_bytes:
             raise _too_large(len(body), self.max_bytes)
+        if self.schemas is not None:
+            return self._by_schema(self.schemas, body)
         match self.format:
             case "json":
                 content_type = message.content_type
@@ -132,6 +169,23 @@ class Decoder:
         if plain.startswith(b"\x1f\x8b"):
             raise BadMessage("bad_gzip", "the body is compressed twice")
         return plain
+
+    def _unpacked(self, messages: Iterable[Message]) -> Iterable[bytes]:
+        for message in messages:
+            if message.content_encoding is None:
+                yield message.body
+            else:
+                with suppress(BadMessage):  # which `decode` tells
+                    yield self.unpack(message.body, message.content_encoding)
+
+    def _by_schema(self, schemas: SchemaReader, body: bytes) -> Decoded:
+        plain = schemas.plain(body)
+        if len(plain.text) > self.max_bytes:
+            raise _too_large(len(plain.text), self.max_bytes)
+        decoded = self._json(plain.text)
+        if plain.check is not None:
+            plain.check(decoded.value)
+        return decoded
 
     def _json(self, body: bytes) -> Decoded:
         if body.count(b"[") + body.count(b"{") > self.max_depth and nesting_over(body, self.max_depth):

@@ -51,6 +51,10 @@ class Preparation:
 
     async def row_for(self, message: Message) -> tuple[object, ...] | None:
         """What a message becomes, as a row of enqueue.sql; None when it is filtered out. BadMessage."""
+        await self._decoder.ready((message,))
+        return await self._row(message)
+
+    async def _row(self, message: Message) -> tuple[object, ...] | None:
         if message.tombstone:
             if self._tombstones != "enqueue":
                 return None
@@ -63,7 +67,9 @@ class Preparation:
         return store.row_of(job, decoded.text if job.payload is decoded.value else None)
 
     async def prepare(self, deliveries: Sequence[Delivery]) -> list[Item]:
-        """The items of these deliveries, in their order. Raises Unavailable for what the world lacks."""
+        """The items of these deliveries, in their order. Raises Unavailable for what the world lacks, and
+        Misconfigured where a schema registry refuses us."""
+        await self._decoder.ready(delivery.message for delivery in deliveries)
         if self._mapper.waits:
             return await asyncio.gather(*map(self._item, deliveries))
         items = []
@@ -77,7 +83,7 @@ class Preparation:
         item = Item(delivery)
         try:
             self._refuse_poison(message)
-            item.row = await self.row_for(message)
+            item.row = await self._row(message)
         except BadMessage as bad:
             item.refuse(bad)
         except Misconfigured as error:

@@ -26,6 +26,7 @@ SLACK = 1.0
 """Seconds that a loaded machine may add to a wait."""
 
 acknowledged = needs(lambda capabilities: capabilities.kind == "ack")
+read_by_offset = needs(lambda capabilities: capabilities.kind == "log")
 
 
 class BridgeContract(IngestTests, FidelityTests, CrashTests, DatabaseFixtures):
@@ -200,6 +201,28 @@ class BridgeContract(IngestTests, FidelityTests, CrashTests, DatabaseFixtures):
             await first.close()
         again = await trial.take(second, 3)
         assert sorted(numbered(again)) == numbers
+
+    # --- logs ---
+
+    @read_by_offset
+    async def test_deliveries_of_a_log_have_rising_positions(self, trial: BridgeTrial) -> None:
+        bridge = await trial.opened()
+        await trial.publish(12, keys=3)
+        reached: dict[str, int] = {}
+        for delivery in await trial.take(bridge, 12, replace(PROMPT, count=4)):
+            position = delivery.position
+            assert position is not None, "a delivery of a log has no position"
+            before = reached.get(position.partition, -1)
+            assert position.offset > before, f"{position} does not rise above {before}"
+            reached[position.partition] = position.offset
+
+    @read_by_offset
+    async def test_a_log_is_read_again_from_what_was_released(self, trial: BridgeTrial) -> None:
+        """Without being opened anew, and with what lay behind it."""
+        bridge = await trial.opened()
+        numbers = await trial.publish(6)
+        await bridge.release(await trial.take(bridge, 6))
+        assert sorted(numbered(await trial.take(bridge, 6))) == numbers
 
     # --- rest and lag ---
 

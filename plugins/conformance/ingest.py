@@ -6,7 +6,9 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
+from ...core import operate
 from ...core.errors import Disconnected, Unavailable
+from ...core.ingest.flow import LOOK_EVERY
 from ...core.ingest.mapping import FieldMapping
 from ...core.job import Job, Json
 from ...core.message import Bridge, Delivery, Guarantee, LogBridge, Message, Receipt, Want
@@ -59,15 +61,17 @@ class Frozen:
     waits = True
 
     def __init__(self, queue: str, *, after: int = 0) -> None:
-        self.reached = asyncio.Event()
         self.thawed = asyncio.Event()
         self._left = after
         self._fields = FieldMapping(queue)
 
+    async def is_reached(self) -> bool:
+        """Whether something waits."""
+        return self._left < 0
+
     async def map(self, message: Message, body: Json, bridge: str) -> Job | None:
         self._left -= 1
         if self._left < 0:
-            self.reached.set()
             await self.thawed.wait()
         return await self._fields.map(message, body, bridge)
 
@@ -103,7 +107,7 @@ class IngestTests:
         frozen = Frozen(trial.name)
         intake = trial.intake(bridge, mapper=frozen)
         task = asyncio.create_task(intake.run(), name="intake")
-        await asyncio.wait_for(frozen.reached.wait(), trial.harness.patience)
+        await trial.until(frozen.is_reached, "messages are pulled")
         async with trial.held_commits():
             frozen.thawed.set()
             await asyncio.sleep(
@@ -159,12 +163,31 @@ class IngestTests:
             await trial.all_stored([*first, *more])
         await trial.nothing_is_left()
 
+    async def test_a_pause_in_the_middle_loses_nothing(self, trial: BridgeTrial) -> None:
+        """An operator pauses the bridge while messages are in hand, and more were received ahead."""
+        numbers = await trial.publish(60)
+        middle = Frozen(trial.name, after=12)
+        intake = trial.intake(mapper=middle, count=5)
+        async with trial.running(intake):
+            await trial.until(middle.is_reached, "messages are pulled")
+            await operate.pause_bridge(trial.database, trial.name)
+            await asyncio.sleep(LOOK_EVERY)  # its next look is a real one
+            middle.thawed.set()
+
+            async def rests() -> bool:
+                return intake.status.state == "paused"
+
+            await trial.until(rests, "the bridge rests")
+            await operate.resume_bridge(trial.database, trial.name)
+            await trial.all_stored(numbers)
+        await trial.nothing_is_left()
+
     async def test_a_stop_in_the_middle_loses_nothing(self, trial: BridgeTrial) -> None:
         numbers = await trial.publish(60)
         middle = Frozen(trial.name, after=12)
         intake = trial.intake(mapper=middle, count=5)
         async with trial.running(intake):
-            await asyncio.wait_for(middle.reached.wait(), trial.harness.patience)
+            await trial.until(middle.is_reached, "messages are pulled")
             intake.stop()
             middle.thawed.set()
         async with trial.running(trial.intake()):
@@ -175,7 +198,7 @@ class IngestTests:
         numbers = await trial.publish(60)
         bridge, middle = trial.bridge(), Frozen(trial.name, after=12)
         task = asyncio.create_task(trial.intake(bridge, mapper=middle, count=5).run(), name="intake")
-        await asyncio.wait_for(middle.reached.wait(), trial.harness.patience)
+        await trial.until(middle.is_reached, "messages are pulled")
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         await bridge.close()
@@ -203,7 +226,7 @@ class IngestTests:
         middle = Frozen(trial.name, after=12)
         async with trial.running(trial.intake(mapper=middle, count=5)):
             numbers = await trial.publish(30)
-            await asyncio.wait_for(middle.reached.wait(), trial.harness.patience)
+            await trial.until(middle.is_reached, "messages are pulled")
             try:
                 await act()
             finally:
@@ -220,7 +243,7 @@ class IngestTests:
         frozen = Frozen(trial.name)
         zombie = trial.bridge()
         async with trial.running(trial.intake(zombie, mapper=frozen)):
-            await asyncio.wait_for(frozen.reached.wait(), trial.harness.patience)
+            await trial.until(frozen.is_reached, "messages are pulled")
             async with trial.running(trial.intake()):
                 if trial.capabilities.lease != "expires":
                     await self._sever(trial, zombie)

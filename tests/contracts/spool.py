@@ -93,7 +93,7 @@ class Spool:
         await asyncio.gather(*self._tasks)
 
     def publish(self, messages: Sequence[Message]) -> None:
-        self._messages += [Kept(_fields(message)) for message in messages]
+        self._messages += [Kept(fields_of(message)) for message in messages]
         self._notify()
 
     @property
@@ -167,7 +167,7 @@ class Spool:
         self._notify()
 
 
-def _fields(message: Message) -> dict[str, Json]:
+def fields_of(message: Message) -> dict[str, Json]:
     fields = {name: getattr(message, name) for name in CARRIES}
     timestamp = None if message.timestamp is None else message.timestamp.isoformat()
     body = base64.b64encode(message.body).decode()

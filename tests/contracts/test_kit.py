@@ -8,6 +8,7 @@ import pytest
 
 from hammerwork.plugins.conformance import BridgeContract, BridgeHarness, SinkContract, SinkHarness
 
+from .log_spool import LogSpoolBridge, log_spool_harness
 from .shelf import ShelfSink, shelf
 from .spool import SpoolBridge
 from .spool_harness import spool_harness
@@ -20,6 +21,16 @@ class TestSpool(BridgeContract):
     @pytest.fixture
     async def harness(self) -> AsyncIterator[BridgeHarness]:
         async with spool_harness() as harness:
+            yield harness
+
+
+class TestLogSpool(BridgeContract):
+    plugin = LogSpoolBridge
+    kind = "hammerwork.tests.contracts.log_spool:LogSpoolBridge"
+
+    @pytest.fixture
+    async def harness(self, dsn: str) -> AsyncIterator[BridgeHarness]:
+        async with log_spool_harness(dsn) as harness:
             yield harness
 
 

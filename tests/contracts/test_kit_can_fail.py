@@ -15,6 +15,8 @@ from hammerwork.plugins.conformance.trial import bridge_trial
 
 from . import broken_bridges as broken
 from . import broken_sinks as unfit
+from . import log_spool as logs
+from .log_spool import log_spool_harness
 from .shelf import shelf
 from .spool_harness import spool_harness
 
@@ -82,6 +84,7 @@ BRIDGES = [
     Planted("test_poison_becomes_a_dead_letter_and_blocks_nothing", broken.Judging, LOST),
     Planted("test_poison_becomes_a_dead_letter_and_blocks_nothing", broken.Unfair, "nothing is left"),
     Planted("test_saturation_passes_without_loss", broken.Dropping, LOST),
+    Planted("test_a_pause_in_the_middle_loses_nothing", broken.Wasteful, LOST),
     Planted("test_a_stop_in_the_middle_loses_nothing", broken.Tidying, LOST),
     Planted("test_a_cancellation_in_the_middle_loses_nothing", broken.Tidying, LOST),
     Planted("test_what_is_handed_back_comes_again", broken.Forgetful, LOST),
@@ -93,6 +96,13 @@ BRIDGES = [
     Planted(KILLED, broken.Renaming, "stored more than once", {"point": "intake.committed"}),
 ]
 
+
+LOGS = [
+    Planted("test_a_stop_in_the_middle_loses_nothing", logs.Forward, "messages are pulled"),
+    Planted("test_a_log_is_read_again_from_what_was_released", logs.Stubborn, "0 of 6 messages came"),
+    Planted("test_deliveries_of_a_log_have_rising_positions", logs.Unplaced, "does not rise"),
+    Planted("test_deliveries_come_in_order_and_come_again_in_order", logs.Scattered, "=="),
+]
 
 SINKS = [
     Planted("test_it_opens_closes_and_opens_again", unfit.OpensOnce, "=="),
@@ -138,6 +148,16 @@ async def test_a_broken_bridge_is_found(planted: Planted, dsn: str, tmp_path: Pa
             await getattr(BridgeContract(), planted.test)(trial, **arguments(planted, tmp_path))
 
 
+@pytest.mark.parametrize("planted", LOGS, ids=str)
+async def test_a_broken_log_bridge_is_found(planted: Planted, dsn: str) -> None:
+    with pytest.raises((Exception, pytest.fail.Exception), match=planted.says):
+        async with (
+            log_spool_harness(dsn, patience=PATIENCE) as harness,
+            bridge_trial(planted.plugin, kind(planted.plugin), harness, dsn) as trial,
+        ):
+            await getattr(BridgeContract(), planted.test)(trial)
+
+
 @pytest.mark.parametrize("planted", SINKS, ids=str)
 async def test_a_broken_sink_is_found(planted: Planted, dsn: str, tmp_path: Path) -> None:
     with pytest.raises((Exception, pytest.fail.Exception), match=planted.says):
@@ -149,5 +169,5 @@ async def test_a_broken_sink_is_found(planted: Planted, dsn: str, tmp_path: Path
 
 
 def test_every_test_of_the_kit_is_seen_to_fail() -> None:
-    assert {planted.test for planted in BRIDGES} == set(names_of_tests(BridgeContract))
+    assert {planted.test for planted in [*BRIDGES, *LOGS]} == set(names_of_tests(BridgeContract))
     assert {planted.test for planted in SINKS} == set(names_of_tests(SinkContract))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +12,6 @@ import structlog
 from hammerwork.plugins import (
     DeliveryAttempt,
     DeliveryReport,
-    Disconnected,
     Done,
     Guarantee,
     Outcome,
@@ -126,18 +124,20 @@ class Twice(ShelfSink):
 
 
 class Detached(ShelfSink):
-    """Says Done at once, and sends later."""
+    """Says Done at once, and sends what is behind the first ten when it finds the time."""
+
+    taken = 0
 
     async def deliver(self, attempt: DeliveryAttempt) -> DeliveryReport:
-        async def later() -> str:
-            await asyncio.sleep(0.3)
-            with suppress(Disconnected):
-                return await self.put(attempt)
-            return ""
-
-        task = asyncio.create_task(later())
-        self._tasks.add(task)
+        self.taken += 1
+        if self.taken <= 10:
+            return await super().deliver(attempt)
+        self._tasks.add(asyncio.create_task(self._put_later(attempt)))
         return DeliveryReport(outcome=Done())
+
+    async def _put_later(self, attempt: DeliveryAttempt) -> str:
+        await asyncio.sleep(60)
+        return await self.put(attempt)
 
 
 class Boasting(ShelfSink):

@@ -23,10 +23,10 @@ class Misconfigured(HammerworkError):
 class MissingExtra(Misconfigured):
     """A feature needs a package that is not installed."""
 
-    def __init__(self, feature: str, extra: str) -> None:
+    def __init__(self, feature: str, extra: str, *, package: str = "hammerwork") -> None:
         super().__init__(
             f"{feature} needs the extra `{extra}`, which is not installed",
-            hint=f"pip install 'hammerwork[{extra}]'",
+            hint=f"pip install '{package}[{extra}]'",
         )
 
 

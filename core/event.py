@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Protocol
+from typing import Literal, Protocol
 from uuid import UUID
 
 from .job import Json, Outcome
@@ -73,6 +73,26 @@ class DeliveryAttempt:
     cloud_event: Mapping[str, Json]
     attempt: int
     """1 for the first try of this event; the event's id stays the same over all of them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SinkCapabilities:
+    """What a type of sink and its destination can do, said by its class attribute `capabilities`.
+
+    It is what `hammerwork plugins show` prints, and which tests of `hammerwork.plugins.conformance` must
+    hold.
+    """
+
+    batches: bool = False
+    """Events are sent several at once, and answered one by one."""
+    order: Literal["none", "key"] = "none"
+    """Whether the events of a job arrive in their order, also when some of them are tried again."""
+    identity: bool = True
+    """The destination is told the event's id, the same on every try, and can drop repetitions by it."""
+    refuses: bool = False
+    """The destination can say of one event that it will never take it."""
+    largest: int | None = None
+    """Bytes of the largest event that the destination takes; None where there is no such limit."""
 
 
 class Sink(Protocol):

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 from uuid import UUID
 
 from .job import Json
@@ -106,6 +106,35 @@ class Guarantee:
     warnings: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BridgeCapabilities:
+    """What a type of bridge and its broker can do, said by its class attribute `capabilities`.
+
+    The framework works the same without it. It is what `hammerwork plugins show` prints, what the default of
+    `Bridge.guarantee` promises, and which tests of `hammerwork.plugins.conformance` must hold.
+    """
+
+    kind: Literal["ack", "log"] = "ack"
+    """Whether messages are acknowledged one by one, or read from a log by offset (`LogBridge`)."""
+    order: Literal["none", "key", "partition", "total"] = "none"
+    """Within what deliveries come in the order of publishing, also when some of them come again."""
+    stable_ids: bool = False
+    """Every message has an `id`, and the same one on every delivery."""
+    counts_deliveries: bool = False
+    """`Message.attempt` rises with every delivery."""
+    lease: Literal["none", "expires", "renewed"] = "none"
+    """Whether what is in hand comes again by itself after a time, and whether the bridge, while it is open,
+    prolongs that time."""
+    returns_on_close: bool = True
+    """What is unsettled comes again as soon as the bridge closes, and not only when a lease has expired."""
+    shared: bool = True
+    """Several bridges may read the same queue, each message going to one of them."""
+    carries: frozenset[str] = frozenset()
+    """What survives the broker beside `body`: fields of Message (`id`: the one that the producer gave)."""
+    largest: int | None = None
+    """Bytes of the largest body that the broker takes; None where that is more than the intake takes."""
+
+
 class Bridge(Protocol):
     """What stands between one broker queue and the intake. A bridge speaks to its broker only.
 
@@ -120,6 +149,10 @@ class Bridge(Protocol):
     opens again. Raise `Misconfigured` when trying again cannot help (wrong password, missing queue):
     the bridge is held with that reason and opened again at a slow pace. Any other exception is taken
     as `Disconnected` and logged with its trace.
+
+    A class that names Bridge as its base may leave out `release`, `rest`, `lag` and `guarantee`: what they do
+    then is told with each of them. As a type that settings can name it has two attributes more: `Options`, a
+    pydantic model, and `capabilities`; it is called with its name and its options.
     """
 
     name: str
@@ -148,27 +181,44 @@ class Bridge(Protocol):
 
     async def release(self, deliveries: Sequence[Delivery]) -> None:
         """Hand these back to the broker unprocessed (we stop, or Postgres is away), without counting
-        a failure against them where the broker can tell the difference. Best effort."""
-        ...
+        a failure against them where the broker can tell the difference. Best effort. Left out: `close` gives
+        them back, or their lease runs out."""
+        return
 
     async def rest(self) -> None:
         """Called about once a second in place of `pull` while the intake holds back (an operator paused the
         bridge, or the queue of its jobs is too deep): stay connected, receive nothing more, and hand back
-        what was received ahead, so that others can have it. Returns at once."""
-        ...
+        what was received ahead, so that others can have it. Returns at once. Left out: nothing, which is
+        right for a bridge that receives in `pull` only."""
+        return
 
     async def lag(self) -> int | None:
         """How many messages wait at the broker for this bridge, about; None where the broker does not tell.
-        Takes no message and no long time."""
-        ...
+        Takes no message and no long time. Left out: None."""
+        return None
 
     async def close(self) -> None:
         """Disconnect. Idempotent, bounded in time, never raises for a broker that is already gone."""
         ...
 
     async def guarantee(self) -> Guarantee:
-        """Connect on its own, look at the real topology, and say what holds. Used by `check`."""
-        ...
+        """Connect on its own, look at the real topology, and say what holds. Used by `check`. Left out: what
+        the declared capabilities promise."""
+        capabilities: BridgeCapabilities = getattr(self, "capabilities", BridgeCapabilities())
+        return promise(capabilities)
+
+
+def promise(capabilities: BridgeCapabilities) -> Guarantee:
+    """What holds for a bridge of these capabilities, by what the framework does with it."""
+    if capabilities.kind == "log":
+        return Guarantee(EXACTLY_ONCE, "its offsets move in the transaction that stores the jobs")
+    if capabilities.stable_ids:
+        return Guarantee(
+            EXACTLY_ONCE, "every message has an identity, and one that comes again is dropped by it"
+        )
+    return Guarantee(
+        AT_LEAST_ONCE, "a message without an identity that comes again after a crash is stored a second time"
+    )
 
 
 class Offsets(Protocol):

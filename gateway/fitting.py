@@ -50,7 +50,7 @@ class Shape:
 def shape_of(annotation: Any) -> Shape:
     """The shape that a type annotation describes."""
     models, item, value, leaves = [], None, None, set()
-    for leaf in _leaves(annotation):
+    for leaf in leaves_of(annotation):
         origin, arguments = get_origin(leaf), get_args(leaf)
         if origin in (list, tuple, set, frozenset, Sequence):
             item = arguments[0]
@@ -63,13 +63,14 @@ def shape_of(annotation: Any) -> Shape:
     return Shape(models=tuple(models), item=item, value=value, leaves=frozenset(leaves))
 
 
-def _leaves(annotation: Any) -> Iterator[Any]:
+def leaves_of(annotation: Any) -> Iterator[Any]:
+    """The members of a union, or the annotation itself; what Annotated adds is left out."""
     origin = get_origin(annotation)
     if origin is Annotated:
-        yield from _leaves(get_args(annotation)[0])
+        yield from leaves_of(get_args(annotation)[0])
     elif origin in (Union, UnionType):
         for member in get_args(annotation):
-            yield from _leaves(member)
+            yield from leaves_of(member)
     else:
         yield annotation
 

@@ -14,11 +14,10 @@ from ..core.errors import Misconfigured
 from ..core.event import Sink
 from ..core.execute.handlers import Handlers
 from ..core.expression import Condition
-from ..core.importing import named_object
 from ..core.ingest.decode import Decoder
 from ..core.ingest.flow import FlowLimits
 from ..core.ingest.intake import Intake, IntakeLimits
-from ..core.ingest.mapping import CallableMapping, Expressions, FieldMapping, Mapper
+from ..core.ingest.mapping import CallableMapping, Expressions, FieldMapping, Mapper, as_transform
 from ..core.ingest.preparation import Preparation
 from ..core.message import Bridge
 from ..core.postgres.database import Database
@@ -115,7 +114,7 @@ def load_handlers(settings: WorkerSettings) -> Handlers | None:
     if settings.handlers is None:
         return None
     try:
-        found = named_object(settings.handlers)
+        found = catalog.handlers.find(settings.handlers)
     except Misconfigured as error:
         raise Misconfigured(f"worker.handlers: {error}", hint=error.hint) from error
     if not isinstance(found, Handlers):
@@ -176,7 +175,8 @@ def _mapper(name: str, settings: BridgeSettings) -> Mapper:
     )
     if settings.transform is None:
         return fields
-    return CallableMapping(settings.transform, fields, timeout=settings.transform_timeout)
+    transform = as_transform(catalog.transforms.find(settings.transform), settings.transform)
+    return CallableMapping(transform, fields, timeout=settings.transform_timeout)
 
 
 def _outlet(name: str, settings: SinkSettings) -> Outlet:

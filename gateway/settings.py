@@ -52,14 +52,14 @@ Positive = Annotated[timedelta, Field(gt=timedelta(0))]
 Delay = Annotated[timedelta, Field(ge=timedelta(0))]
 
 
-def _dotted(text: str) -> str:
-    if re.fullmatch(r"[\w.]+:[\w.]+", text) is None:
-        raise ValueError("must be package.module:name")
+def _named(text: str) -> str:
+    if re.fullmatch(r"[\w.]+:[\w.]+|[a-z][a-z0-9_.-]*", text) is None:
+        raise ValueError("must be package.module:name, or the name that a plugin gives it")
     return text
 
 
-Dotted = Annotated[str, AfterValidator(_dotted)]
-"""The place of a Python object: package.module:name."""
+Named = Annotated[str, AfterValidator(_named)]
+"""A Python object by its place, package.module:name, or by the name that an installed plugin gives it."""
 
 
 class Section(BaseModel):
@@ -100,8 +100,9 @@ class HttpSettings(Section):
 class WorkerSettings(Section):
     """`[worker]`: run the application's handlers in the gateway; `lease` and `drain` hold for sinks too."""
 
-    handlers: Dotted | None = None
-    """package.module:handlers; None: jobs are run by `hammerwork worker run` elsewhere."""
+    handlers: Named | None = None
+    """package.module:handlers, or a plugin's name for them; None: jobs are run by `hammerwork worker run`
+    elsewhere."""
     queues: tuple[str, ...] = ()
     """Only these of the handlers' queues; none named: all."""
     concurrency: int = Field(default=20, ge=1, le=10_000)
@@ -200,8 +201,8 @@ class BridgeSettings(Section):
     """Hold the bridge unless at least this can be promised; None: take what there is."""
     to_queue: str | None = None
     """The queue of its jobs; None: what `map.queue` says, else the bridge's own name."""
-    transform: Dotted | None = None
-    """package.module:function, called with the message and its body."""
+    transform: Named | None = None
+    """package.module:function, or a plugin's name for it, called with the message and its body."""
     transform_timeout: Positive = timedelta(seconds=5)
     map: MapSettings = MapSettings()
     job: JobSettings = JobSettings()

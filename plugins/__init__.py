@@ -1,1 +1,43 @@
-"""First-party extras written only against the public seams."""
+"""What the author of a plugin imports: the seams, the values that cross them, the errors, two decorators."""
+
+from pydantic import SecretStr as SecretStr
+
+from ..core.errors import BadMessage as BadMessage
+from ..core.errors import Disconnected as Disconnected
+from ..core.errors import HammerworkError as HammerworkError
+from ..core.errors import Misconfigured as Misconfigured
+from ..core.errors import MissingExtra as MissingExtra
+from ..core.errors import Unavailable as Unavailable
+from ..core.event import DeliveryAttempt as DeliveryAttempt
+from ..core.event import DeliveryReport as DeliveryReport
+from ..core.event import Event as Event
+from ..core.event import EventType as EventType
+from ..core.event import Sink as Sink
+from ..core.event import SinkCapabilities as SinkCapabilities
+from ..core.execute.handlers import Handlers as Handlers
+from ..core.execute.running import RunningJob as RunningJob
+from ..core.job import Cancel as Cancel
+from ..core.job import Dead as Dead
+from ..core.job import Done as Done
+from ..core.job import Job as Job
+from ..core.job import Json as Json
+from ..core.job import Outcome as Outcome
+from ..core.job import Priority as Priority
+from ..core.job import Retry as Retry
+from ..core.job import Snooze as Snooze
+from ..core.message import AT_LEAST_ONCE as AT_LEAST_ONCE
+from ..core.message import EXACTLY_ONCE as EXACTLY_ONCE
+from ..core.message import Bridge as Bridge
+from ..core.message import BridgeCapabilities as BridgeCapabilities
+from ..core.message import Delivery as Delivery
+from ..core.message import Fate as Fate
+from ..core.message import Guarantee as Guarantee
+from ..core.message import LogBridge as LogBridge
+from ..core.message import Message as Message
+from ..core.message import Offsets as Offsets
+from ..core.message import Position as Position
+from ..core.message import Receipt as Receipt
+from ..core.message import Want as Want
+from .functions import bridge as bridge
+from .functions import sink as sink
+from .options import Options as Options

@@ -19,7 +19,7 @@ from aiohttp.abc import AbstractResolver
 from pydantic import AfterValidator, BaseModel, ByteSize, ConfigDict, Field, SecretStr, model_validator
 
 from ..core.errors import Misconfigured, Unavailable
-from ..core.event import DeliveryAttempt, DeliveryReport
+from ..core.event import DeliveryAttempt, DeliveryReport, SinkCapabilities
 from ..core.job import Json
 from ..core.message import Guarantee
 from ..core.postgres.store import encode
@@ -119,6 +119,9 @@ class WebhookSink:
     are checked at every dial, and of an answer only a bounded part is read, within `timeout` as a whole.
     Raises Misconfigured for a URL, key or TLS file that cannot be used, and MissingExtra for Ed25519.
     """
+
+    Options = WebhookOptions
+    capabilities = SinkCapabilities(refuses=True)
 
     def __init__(
         self, name: str, options: WebhookOptions, *, resolver: AbstractResolver | None = None

@@ -20,7 +20,16 @@ from pydantic import BaseModel, ByteSize, ConfigDict, Field, SecretStr, model_va
 
 from ...core.errors import Disconnected, Misconfigured
 from ...core.ingest.decode import Decoder
-from ...core.message import AT_LEAST_ONCE, EXACTLY_ONCE, Delivery, Guarantee, Message, Receipt, Want
+from ...core.message import (
+    AT_LEAST_ONCE,
+    EXACTLY_ONCE,
+    BridgeCapabilities,
+    Delivery,
+    Guarantee,
+    Message,
+    Receipt,
+    Want,
+)
 from ...core.signature import BadSignature, verify_github, verify_standard
 from .answer import Answer, Refused, batch_response, come_again, problem, single_response
 from .content import Content, Identity, Incoming, Unreadable
@@ -97,6 +106,11 @@ class HttpBridge:
     too many waiting before it is answered 503, and the sender repeats it. Raises Misconfigured from
     `open` for a file of secrets that cannot be used.
     """
+
+    Options = HttpOptions
+    capabilities = BridgeCapabilities(
+        stable_ids=True, carries=frozenset({"id", "headers", "content_type", "correlation_id"})
+    )
 
     def __init__(self, name: str, options: HttpOptions) -> None:
         self.name = name

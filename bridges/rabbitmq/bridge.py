@@ -19,7 +19,16 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, SecretStr, model_v
 
 from ...core.errors import Disconnected, Misconfigured, MissingExtra
 from ...core.job import Json
-from ...core.message import AT_LEAST_ONCE, EXACTLY_ONCE, Delivery, Guarantee, Message, Receipt, Want
+from ...core.message import (
+    AT_LEAST_ONCE,
+    EXACTLY_ONCE,
+    BridgeCapabilities,
+    Delivery,
+    Guarantee,
+    Message,
+    Receipt,
+    Want,
+)
 from ...core.tls import client_context
 from .content import json_headers, json_pointer, text_identity
 
@@ -138,6 +147,14 @@ class RabbitmqBridge:
     because the broker delivers those messages again. Raises Misconfigured for a URL or TLS settings that
     cannot be used, and MissingExtra where the client is not installed.
     """
+
+    Options = RabbitmqOptions
+    capabilities = BridgeCapabilities(
+        stable_ids=True,
+        carries=frozenset(
+            {"id", "headers", "content_type", "content_encoding", "correlation_id", "priority", "timestamp"}
+        ),
+    )
 
     def __init__(self, name: str, options: RabbitmqOptions) -> None:
         self.name = name

@@ -262,7 +262,11 @@ class CallableMapping:
 
 def load_transform(path: str) -> Transform:
     """The function that `package.module:function` names; raises Misconfigured."""
-    found = named_object(path)
+    return as_transform(named_object(path), path)
+
+
+def as_transform(found: object, path: str) -> Transform:
+    """What was found under `path`, when it can be called as a transform; raises Misconfigured."""
     if not callable(found):
         raise Misconfigured(f"{path!r} is a {type(found).__name__}, not a function", hint="name a function")
     try:

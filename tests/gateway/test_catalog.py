@@ -11,7 +11,7 @@ from hammerwork.bridges.rabbitmq import RabbitmqBridge, RabbitmqOptions
 from hammerwork.core.errors import Misconfigured, MissingExtra
 from hammerwork.core.message import Bridge
 from hammerwork.gateway import catalog
-from hammerwork.gateway.catalog import BuiltIn, Catalog
+from hammerwork.gateway.catalog import BuiltIn, Catalog, Plugins
 
 
 class PluginOptions(BaseModel):
@@ -61,7 +61,7 @@ def test_an_unknown_type_is_refused_with_the_nearest_match() -> None:
 def test_a_type_like_no_other_is_refused_with_what_there_is() -> None:
     with pytest.raises(Misconfigured) as refused:
         catalog.bridges.find("zzz")
-    assert refused.value.hint == "there are http, rabbitmq"
+    assert refused.value.hint == "there are http, rabbitmq; or name package.module:name"
 
 
 def test_a_type_whose_client_is_missing_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,3 +98,49 @@ def test_two_plugins_of_one_name_are_refused(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_built_in_type_cannot_be_replaced_by_a_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
     installed(monkeypatch, ("rabbitmq", "PluginBridge"))
     assert catalog.bridges.find("rabbitmq").options is RabbitmqOptions
+
+
+# --- by place, and of the other sorts ------------------------------------------------------------
+
+
+def test_a_type_may_be_named_by_its_place() -> None:
+    kind = catalog.bridges.find("hammerwork.bridges.rabbitmq:RabbitmqBridge")
+    assert kind.options is RabbitmqOptions
+    assert catalog.bridges.source(kind.name).place == kind.name
+
+
+def test_a_place_that_holds_no_type_is_refused() -> None:
+    with pytest.raises(Misconfigured, match="is no bridge: a class with a pydantic model `Options`"):
+        catalog.bridges.find("hammerwork.core.message:Message")
+
+
+def to_job(message: object, body: object) -> object:
+    return body
+
+
+def test_a_transform_and_handlers_of_a_plugin_are_found_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed(monkeypatch, ("celery", "to_job"))
+    assert Plugins("transform", "hammerwork.test").find("celery") is to_job
+    assert Plugins("transform", "hammerwork.test").names() == ["celery"]
+
+
+def test_a_transform_that_nobody_offers_is_refused_with_what_may_be_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    installed(monkeypatch)
+    with pytest.raises(Misconfigured, match="there is no transform 'celery'") as refused:
+        Plugins("transform", "hammerwork.test").find("celery")
+    assert refused.value.hint == "no installed package offers any; or name package.module:name"
+
+
+def test_a_plugin_whose_extra_is_missing_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    point = EntryPoint("nats", "hammerwork.no_such_room:NatsBridge [nats]", "hammerwork.test")
+    monkeypatch.setattr(catalog, "_installed", lambda _group: (point,))
+
+    def load(_point: EntryPoint) -> object:
+        raise ModuleNotFoundError("No module named 'nats'", name="nats")
+
+    monkeypatch.setattr(EntryPoint, "load", load)
+    with pytest.raises(MissingExtra, match="needs the extra `nats`") as refused:
+        Catalog("bridge", "hammerwork.test", {}).find("nats")
+    assert refused.value.hint == "pip install 'hammerwork[nats]'"

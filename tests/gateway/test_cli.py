@@ -33,7 +33,7 @@ COMMANDS = [
     "job list", "job show", "job enqueue", "job cancel", "job retry", "job result", "job wait",
     "dead list", "dead show", "dead replay", "dead discard",
     "sink list", "sink pause", "sink resume", "sink replay", "sink remove",
-    "sink deliveries", "sink send-again",
+    "sink deliveries", "sink send-again", "plugins list", "plugins show",
 ]  # fmt: skip
 
 
@@ -50,11 +50,11 @@ async def test_every_command_explains_itself_with_an_example(bare: Hammerwork, c
 
 async def test_groups_and_root_list_their_commands(bare: Hammerwork) -> None:
     listed = set()
-    for group in ("", "worker", "queue", "job", "dead", "sink", "bridge", "config"):
+    for group in ("", "worker", "queue", "job", "dead", "sink", "bridge", "plugins", "config"):
         ran = await bare(*group.split(), "--help")
         names = re.findall(r"^  ([a-z-]+)  +\S", ran.out.partition("Commands:")[2], re.MULTILINE)
         listed |= {f"{group} {name}".strip() for name in names}
-    assert set(COMMANDS) == listed - {"worker", "queue", "job", "dead", "sink", "bridge", "config"}
+    assert set(COMMANDS) == listed - {"worker", "queue", "job", "dead", "sink", "bridge", "plugins", "config"}
 
 
 async def test_help_loads_nothing_heavy_and_is_quick(bare: Hammerwork) -> None:

@@ -308,7 +308,11 @@ def test_a_key_like_no_other_is_refused_with_what_is_known(toml: Path) -> None:
             "soon",
             "worker.lease is 'soon': must be a duration such as 250ms, 30s, 5m, 2h or 7d",
         ),
-        ("WORKER__HANDLERS", "app", "worker.handlers is 'app': must be package.module:name"),
+        (
+            "WORKER__HANDLERS",
+            "my app",
+            "worker.handlers is 'my app': must be package.module:name, or the name that a plugin gives it",
+        ),
     ],
 )
 def test_a_bad_value_names_the_setting_what_was_given_what_is_allowed_and_where(

@@ -1,0 +1,172 @@
+"""SinkTrial: what one test of a sink has in hand: its sinks, events, and the deliveries of a gateway."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from pydantic import BaseModel
+
+from ...core.event import DeliveryAttempt, DeliveryReport, Event, EventType, Sink, SinkCapabilities
+from ...core.execute.worker import Worker
+from ...core.identity import new_id
+from ...core.job import Job, Json, Outcome, Retry
+from ...core.publish.deliver import DeliveryPolicy, delivery_handlers
+from ...core.publish.delivery_log import DeliveryLog
+from ...core.publish.relay import Relay, Subscription
+from ...core.queue import Queue
+from ...core.retry import Fixed
+from .harness import Received, SinkHarness
+from .spoken import listening
+from .trial import Condition, until
+
+CONCURRENCY = 4
+AT_ONCE = DeliveryPolicy(retry=Fixed(timedelta(0)), max_attempts=50, concurrency=CONCURRENCY)
+SOON = timedelta(milliseconds=50)
+
+
+class SinkTrial:
+    """All of it belongs to one test: the sink's name, and the queue whose events it wants, are no other's."""
+
+    def __init__(self, plugin: Any, kind: str, harness: SinkHarness, queue: Queue) -> None:
+        self.plugin = plugin
+        self.kind = kind
+        self.harness = harness
+        self.capabilities: SinkCapabilities = plugin.capabilities
+        self.name = f"trial_{secrets.token_hex(6)}"
+        self._queue = queue
+        self._sinks: list[Sink] = []
+        self._subscription = Subscription(
+            name=self.name, types=frozenset({EventType.ENQUEUED}), queues=(self.name,), max_attempts=50
+        )
+
+    @property
+    def options(self) -> BaseModel:
+        """The harness's options, validated as settings would."""
+        return self._validated(self.harness.options)
+
+    def sink(self, options: Mapping[str, Json] | None = None) -> Sink:
+        """Another sink for the same destination, not open yet; it is closed at the end of the test."""
+        made: Sink = self.plugin(self.name, self.options if options is None else self._validated(options))
+        self._sinks.append(made)
+        return made
+
+    async def opened(self) -> Sink:
+        made = self.sink()
+        await made.open()
+        return made
+
+    async def close_all(self) -> None:
+        for sink in self._sinks:
+            await sink.close()
+
+    def _validated(self, options: Mapping[str, Json]) -> BaseModel:
+        made: BaseModel = self.plugin.Options.model_validate(dict(options))
+        return made
+
+    # --- one event ---
+
+    def event(self, note: Json = None) -> Mapping[str, Json]:
+        """A CloudEvent about a job that nobody knows."""
+        event = Event(
+            id=new_id(), type=EventType.COMPLETED, job_id=new_id(), sequence=3, queue="billing",
+            at=datetime(2026, 11, 24, 12, 30, tzinfo=UTC), data={"note": note},
+        )  # fmt: skip
+        return event.cloud_event("/conformance")
+
+    async def report(self, sink: Sink, event: Mapping[str, Json], attempt: int = 1) -> DeliveryReport:
+        """What comes of one try; what it raises counts as Retry, as it does in a gateway."""
+        try:
+            return await sink.deliver(
+                DeliveryAttempt(event_id=str(event["id"]), cloud_event=event, attempt=attempt)
+            )
+        except Exception as error:
+            return DeliveryReport(outcome=Retry(f"{type(error).__name__}: {error}"))
+
+    async def outcome(self, sink: Sink, event: Mapping[str, Json], attempt: int = 1) -> Outcome:
+        return (await self.report(sink, event, attempt)).outcome
+
+    async def received_of(self, event: Mapping[str, Json]) -> list[Received]:
+        """The arrivals of this event, told by the job that it is about."""
+        job_id = event["data"]["job_id"]
+        return [got for got in await self.harness.received() if _job_of(got) == job_id]
+
+    # --- events of jobs, delivered as a gateway does ---
+
+    async def register(self) -> None:
+        """From now on the events that the sink wants are written."""
+        types = sorted(self._subscription.types)
+        await self._queue.database.fetch("register_sink", self.name, self.kind, types)
+
+    async def enqueue(self, count: int) -> list[str]:
+        """That many jobs, of each of which the sink is to hear; their ids."""
+        jobs = [Job(self.name, {"n": n}) for n in range(count)]
+        await self._queue.enqueue_many(jobs)
+        return [str(job.id) for job in jobs]
+
+    @asynccontextmanager
+    async def delivering(self, *, cut: bool = False) -> AsyncIterator[None]:
+        """Relay and deliver until the block ends; then stop in good order, or with `cut` on the spot."""
+        sink, database = await self.opened(), self._queue.database
+        log = DeliveryLog(database, self.name, disable_after=AT_ONCE.disable_after)
+        worker = Worker(
+            self._queue, delivery_handlers(log, sink, AT_ONCE), concurrency=CONCURRENCY, poll=SOON,
+            lease=timedelta(seconds=1), upkeep=True,
+        )  # fmt: skip
+        relay = Relay(database, self._subscription, kind=self.kind)
+        parts = [asyncio.create_task(part.run(), name=type(part).__name__) for part in (worker, relay, log)]
+        try:
+            yield
+        finally:
+            if not cut:
+                worker.stop()
+                await asyncio.wait(parts[:1], timeout=self.harness.patience)
+            for part in parts:
+                part.cancel()
+            await asyncio.gather(*parts, return_exceptions=True)
+            await sink.close()
+
+    async def arrivals(self) -> Counter[str]:
+        """How often an event about each job of this trial has arrived."""
+        events = await self.harness.received()
+        return Counter(str(_job_of(got)) for got in events if got.event["data"].get("queue") == self.name)
+
+    async def all_arrived(self, jobs: Sequence[str]) -> None:
+        """Wait until an event about each of these jobs has."""
+
+        async def complete() -> bool:
+            return set(jobs) <= set(await self.arrivals())
+
+        await self.until(complete, f"{len(jobs)} events arrive")
+
+    async def until(self, condition: Condition, what: str) -> None:
+        """Poll until the condition holds; fails the test when the harness's patience is over."""
+        await until(condition, self.harness.patience, what)
+
+    def shown(self, said: Sequence[str]) -> list[str]:
+        """The secrets that are in these texts."""
+        return [secret for secret in self.harness.secrets if any(secret in text for text in said)]
+
+
+def _job_of(received: Received) -> Json:
+    return received.event["data"]["job_id"]
+
+
+@asynccontextmanager
+async def sink_trial(plugin: Any, kind: str, harness: SinkHarness, dsn: str) -> AsyncIterator[SinkTrial]:
+    """A trial of that sink, which settings name `kind`. At its end everything is closed, and what was logged
+    is searched for secrets."""
+    async with AsyncExitStack() as stack:
+        spoken = stack.enter_context(listening())
+        queue = await stack.enter_async_context(Queue(dsn))
+        await queue.migrate()
+        trial = SinkTrial(plugin, kind, harness, queue)
+        await trial.register()
+        stack.push_async_callback(trial.close_all)
+        yield trial
+    assert not any(secret in spoken.text for secret in harness.secrets), "a secret was logged"

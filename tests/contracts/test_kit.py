@@ -1,0 +1,44 @@
+"""The kit on a broker and a destination of its own: what passes here is broken in test_kit_can_fail.py."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from hammerwork.plugins.conformance import BridgeContract, BridgeHarness, SinkContract, SinkHarness
+
+from .log_spool import LogSpoolBridge, log_spool_harness
+from .shelf import ShelfSink, shelf
+from .spool import SpoolBridge
+from .spool_harness import spool_harness
+
+
+class TestSpool(BridgeContract):
+    plugin = SpoolBridge
+    kind = "hammerwork.tests.contracts.spool:SpoolBridge"
+
+    @pytest.fixture
+    async def harness(self) -> AsyncIterator[BridgeHarness]:
+        async with spool_harness() as harness:
+            yield harness
+
+
+class TestLogSpool(BridgeContract):
+    plugin = LogSpoolBridge
+    kind = "hammerwork.tests.contracts.log_spool:LogSpoolBridge"
+
+    @pytest.fixture
+    async def harness(self, dsn: str) -> AsyncIterator[BridgeHarness]:
+        async with log_spool_harness(dsn) as harness:
+            yield harness
+
+
+class TestShelf(SinkContract):
+    plugin = ShelfSink
+    kind = "hammerwork.tests.contracts.shelf:ShelfSink"
+
+    @pytest.fixture
+    async def harness(self) -> AsyncIterator[SinkHarness]:
+        async with shelf() as harness:
+            yield harness

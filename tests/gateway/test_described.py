@@ -119,7 +119,8 @@ def test_defaults_of_bridges_and_sinks_are_those_of_their_variables(section: str
         least = {start + "TYPE": table.kind}
         least |= {start + key.upper(): value for key, value in required[table.kind].items()}
         common = next(t for t in tables() if t.place == (section, ANY_NAME))
-        absent = {place[2:] for place, value in leaves(load(None, least)).items() if value is None}
+        given = leaves(load(None, least)).items()
+        absent = {place[2:] for place, value in given if value is None and place[0] == section}
         spelled = {
             start + "__".join(setting.place[2:]).upper(): setting.default
             for setting in (*common.settings, *table.settings)

@@ -158,7 +158,7 @@ async def test_properties_of_the_message_count(bare: Hammerwork) -> None:
 
 
 async def test_tasks_of_celery_are_tried_by_their_transform(bare: Hammerwork) -> None:
-    transform = {"HAMMERWORK_BRIDGES__MAIL__TRANSFORM": "hammerwork.plugins.celery:to_draft"}
+    transform = {"HAMMERWORK_BRIDGES__MAIL__TRANSFORM": "celery"}
     configured(bare)
     ran = await bare(
         "bridge", "dry-run", "mail", "-", "--header", "task=shop.mail", "--header", "timelimit:=[9, null]",

@@ -257,3 +257,34 @@ class LogBridge(Bridge, Protocol):
     def keep(self, offsets: Offsets) -> None:
         """Called once, before the first `open`."""
         ...
+
+
+class Look(Protocol):
+    """What an operator looks at messages through: as of a Bridge, without a settle."""
+
+    async def open(self) -> None: ...
+
+    async def pull(self, want: Want) -> Sequence[Delivery]: ...
+
+    async def release(self, deliveries: Sequence[Delivery]) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+@runtime_checkable
+class TappableBridge(Bridge, Protocol):
+    """A bridge with a word in how an operator looks at its messages (`hammerwork bridge tap`).
+
+    One without is opened beside the one that runs, pulled from, told to `release` all of it, and closed; that
+    is harmless where a broker shares messages out and takes them back. A log (`LogBridge`) without is not
+    looked at: it would take partitions from the gateway.
+    """
+
+    def tap(self, most: int, kept: Mapping[str, int | None]) -> Look:
+        """A look at up to `most` messages. It must take nothing from the one that runs, for good: not its
+        name or group, not its place, no more messages than that at a time; and it changes no topology.
+
+        `kept`: of a log, the offset at which the gateway goes on, by partition (None: not begun). Raises
+        Misconfigured with the reason where messages cannot be looked at.
+        """
+        ...

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Literal
 
+from ..core import operate
 from ..core.errors import HammerworkError, Misconfigured
 from ..core.event import Sink
 from ..core.job import Json
@@ -90,13 +92,16 @@ async def check(settings: Settings) -> Report:
         )  # fmt: skip
         stack.push_async_callback(database.close)
         findings = await _check_database(database, migrates=settings.database.migrate)
-    for name, ingest in parts.ingests.items():
-        findings.append(
-            await _promise(f"bridge {name}", ingest.bridge, exactly_once=ingest.limits.exactly_once)
-        )
-    for name, outlet in parts.outlets.items():
-        findings.append(await _promise(f"sink {name}", outlet.sink, exactly_once=False))
-    return Report(tuple(findings))
+        stopped = await _stopped(database)
+    promises = [
+        _promise(f"bridge {name}", ingest.bridge, stopped, exactly_once=ingest.limits.exactly_once)
+        for name, ingest in parts.ingests.items()
+    ]
+    promises += [
+        _promise(f"sink {name}", outlet.sink, stopped, exactly_once=False)
+        for name, outlet in parts.outlets.items()
+    ]
+    return Report((*findings, *await asyncio.gather(*promises)))
 
 
 async def _check_database(database: Database, *, migrates: bool) -> list[Finding]:
@@ -153,12 +158,28 @@ async def _hears(database: Database) -> bool:
         await asyncio.wait({listening})
 
 
-async def _promise(subject: str, part: Bridge | Sink, *, exactly_once: bool) -> Finding:
+async def _stopped(database: Database) -> dict[str, str]:
+    """Bridges and sinks that take nothing at present, and why; none where the database cannot say."""
+    try:
+        bridges, sinks = await operate.bridges(database), await operate.sinks(database)
+    except HammerworkError:
+        return {}
+    found = {f"bridge {b.name}": f"{b.state}: {b.pause_reason}" for b in bridges if b.state != "active"}
+    found |= {f"sink {s.name}": f"{s.state}: {s.reason}" for s in sinks if s.state != "active"}
+    return {subject: why.removesuffix(": ").removesuffix(": None") for subject, why in found.items()}
+
+
+async def _promise(
+    subject: str, part: Bridge | Sink, stopped: Mapping[str, str], *, exactly_once: bool
+) -> Finding:
     try:
         async with asyncio.timeout(ANSWER_WITHIN.total_seconds()):
             found = await part.guarantee()
     except Exception as error:
         return _fault(subject, error)
+    if (why := stopped.get(subject)) is not None:
+        resume = f"it is {why}; `hammerwork {subject.replace(' ', ' resume ')}` lets it go on"
+        found = replace(found, warnings=(*found.warnings, resume))
     return _judged(subject, found, exactly_once)
 
 

@@ -354,7 +354,7 @@ def shown(value: object, *, secret: bool = False) -> str:
         case ByteSize():
             return value.human_readable()
         case timedelta():
-            return _spelled(value)
+            return span_text(value)
         case str() if "://" in value:
             return without_password(value)
         case str():
@@ -370,6 +370,21 @@ def shown(value: object, *, secret: bool = False) -> str:
             return str(value)[:200]
 
 
+def holds_secret(value: object) -> bool:
+    """Whether a secret is in it, at whatever depth."""
+    match value:
+        case SecretStr():
+            return True
+        case list() | tuple():
+            return any(map(holds_secret, value))
+        case dict():
+            return any(SECRET_NAME.search(str(k)) or holds_secret(v) for k, v in value.items())
+        case BaseModel():
+            return holds_secret({key: getattr(value, key) for key in type(value).model_fields})
+        case _:
+            return False
+
+
 def without_password(url: str, *, path: bool = True) -> str:
     """The URL with *** for its password, without its query, and without its path unless that is wanted."""
     try:
@@ -383,10 +398,11 @@ def without_password(url: str, *, path: bool = True) -> str:
     return urlunsplit(parts._replace(netloc=netloc, path=kept, query="", fragment=""))
 
 
-def _spelled(span: timedelta) -> str:
+def span_text(span: timedelta) -> str:
+    """The span in its largest whole unit, as a setting may give it."""
     seconds = span.total_seconds()
     for unit in ("w", "d", "h", "m", "s", "ms"):
         count = seconds / SECONDS[unit]
         if count >= 1 and abs(count - round(count)) < 1e-9:
             return f"{round(count)}{unit}"
-    return f"{seconds:g}s"
+    return f"{seconds:.6f}".rstrip("0").rstrip(".") + "s"

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import TypeVar
 
-from ..core.errors import Misconfigured
+from ..core.errors import Misconfigured, NotFound
 from ..core.event import Sink
 from ..core.execute.handlers import Handlers
 from ..core.expression import Condition
@@ -107,6 +108,18 @@ def build_parts(settings: Settings) -> Parts:
 def replayers(settings: Settings) -> dict[str, Preparation]:
     """By bridge, what `operate.replay` sends its dead letters through; disabled bridges too."""
     return {name: _ingest(name, bridge).preparation() for name, bridge in settings.bridges.items()}
+
+
+def ingest_of(settings: Settings, name: str) -> Ingest:
+    """The bridge of that name, enabled or not. Raises NotFound with the nearest match, and Misconfigured."""
+    bridge = settings.bridges.get(name)
+    if bridge is None:
+        close = get_close_matches(name, settings.bridges, n=1)
+        known = (
+            f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(settings.bridges) or 'none'}"
+        )
+        raise NotFound(f"no bridge {name!r} is configured ({known})")
+    return _ingest(name, bridge)
 
 
 def load_handlers(settings: WorkerSettings) -> Handlers | None:

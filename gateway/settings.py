@@ -321,8 +321,20 @@ class Settings(BaseSettings):
 
     def sources(self) -> list[Source]:
         """Every setting with its value and origin, defaults too."""
+        return [
+            Source(
+                ".".join(place),
+                shown(value, secret=value is not None and SECRET_NAME.search(place[-1]) is not None),
+                origin,
+            )
+            for place, value, origin in self.values()
+        ]
+
+    def values(self) -> Iterator[tuple[Place, object, Origin]]:
+        """Every setting's place, value and origin. Nothing is masked but what masks itself."""
         tree = Tree(origins=self._origins)
-        return [Source(".".join(p), v, tree.exact_origin(p)) for p, v in _values(self, ())]
+        for place, value in _values(self, ()):
+            yield place, value, tree.exact_origin(place)
 
 
 S = TypeVar("S", BridgeSettings, SinkSettings)
@@ -417,7 +429,7 @@ def _plugged_one(
     return settings if len(tree.faults) == before else None
 
 
-def _values(model: BaseModel, place: Place) -> Iterator[tuple[Place, str]]:
+def _values(model: BaseModel, place: Place) -> Iterator[tuple[Place, object]]:
     for key, found in type(model).model_fields.items():
         value = getattr(model, key)
         here = place if key == OPTIONS else (*place, found.alias or key)
@@ -428,7 +440,4 @@ def _values(model: BaseModel, place: Place) -> Iterator[tuple[Place, str]]:
                 for name, member in value.items():
                     yield from _values(member, (*here, name))
             case _:
-                yield (
-                    here,
-                    shown(value, secret=value is not None and SECRET_NAME.search(here[-1]) is not None),
-                )
+                yield here, value

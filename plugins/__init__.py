@@ -16,6 +16,7 @@ from ..core.event import Sink as Sink
 from ..core.event import SinkCapabilities as SinkCapabilities
 from ..core.execute.handlers import Handlers as Handlers
 from ..core.execute.running import RunningJob as RunningJob
+from ..core.ingest.draft import Draft as Draft
 from ..core.job import Cancel as Cancel
 from ..core.job import Dead as Dead
 from ..core.job import Done as Done
@@ -33,10 +34,12 @@ from ..core.message import Delivery as Delivery
 from ..core.message import Fate as Fate
 from ..core.message import Guarantee as Guarantee
 from ..core.message import LogBridge as LogBridge
+from ..core.message import Look as Look
 from ..core.message import Message as Message
 from ..core.message import Offsets as Offsets
 from ..core.message import Position as Position
 from ..core.message import Receipt as Receipt
+from ..core.message import TappableBridge as TappableBridge
 from ..core.message import Want as Want
 from .functions import bridge as bridge
 from .functions import sink as sink

@@ -17,6 +17,7 @@ from hammerwork.bridges.http import HttpOptions
 from hammerwork.bridges.rabbitmq import RabbitmqOptions
 from hammerwork.gateway.cli.tree import root
 from hammerwork.gateway.decoding import DecodeSettings
+from hammerwork.gateway.parts import build_parts
 from hammerwork.gateway.settings import (
     BatchSettings,
     BridgeSettings,
@@ -29,6 +30,7 @@ from hammerwork.gateway.settings import (
     RetentionSettings,
     SinkSettings,
     WorkerSettings,
+    load,
 )
 from hammerwork.schemas.options import RegistryOptions
 from hammerwork.sinks.webhook import WebhookOptions
@@ -78,6 +80,19 @@ def test_commands_of_the_pages_exist(command: str) -> None:
             return  # an argument
         assert word in here.commands, f"hammerwork {command}"
         here = here.commands[word]
+
+
+def lines_of_variables() -> list[str]:
+    """The table rows that give what a gateway needs for a broker."""
+    text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    return [line for line in text.splitlines() if line.startswith("| ") and "`HAMMERWORK_" in line]
+
+
+@pytest.mark.parametrize("line", lines_of_variables(), ids=lambda line: line.split("|")[1].strip())
+def test_a_broker_in_one_line_is_all_that_a_gateway_needs(line: str) -> None:
+    variables = dict(re.findall(r"`(HAMMERWORK_\w+)=([^`]*)`", line))
+    parts = build_parts(load(None, variables))
+    assert len(parts.ingests) == 1
 
 
 @pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.__name__)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal, Self, assert_never
+from typing import Annotated, Literal, NoReturn, Self, assert_never
 
 import structlog
 from aiohttp import web
@@ -191,6 +191,12 @@ class HttpBridge:
 
     async def lag(self) -> int | None:
         return len(self._buffer)
+
+    def tap(self, most: int, kept: Mapping[str, int | None]) -> NoReturn:
+        raise Misconfigured(
+            f"messages are sent to the HTTP bridge {self.name!r}; none wait anywhere to be looked at",
+            hint=f"`hammerwork bridge dry-run {self.name} FILE` shows what becomes of one that you have",
+        )
 
     async def close(self) -> None:
         self._opened = False

@@ -224,6 +224,13 @@ class RabbitmqBridge:
         if link is not None:
             await link.close()
 
+    def tap(self, most: int, kept: Mapping[str, int | None]) -> RabbitmqBridge:
+        """A consumer of its own that holds so many messages and gives them back: the broker marks them as
+        redelivered, and puts them where they were as far as it can. A queue with a single active consumer
+        gives it nothing while a gateway reads."""
+        looking = {"declare": "verify", "prefetch": min(most, 65_535), "consumer_tag": None}
+        return RabbitmqBridge(f"{self.name} (tap)", self._options.model_copy(update=looking))
+
     async def guarantee(self) -> Guarantee:
         link = await self._connect()
         try:

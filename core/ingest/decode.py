@@ -27,7 +27,7 @@ MAX_RATIO = 100
 
 MAX_DEPTH = 64
 
-IDENTITY = frozenset({"", "identity", "utf-8", "utf8", "us-ascii"})
+IDENTITY = frozenset({"", "identity", "utf-8", "utf8", "us-ascii", "binary"})
 """Kombu and Celery put the character set where AMQP wants the compression."""
 
 GZIP = frozenset({"gzip", "x-gzip"})

@@ -241,15 +241,13 @@ class Intake:
         if (reason := await self._flow.look()) is not None:
             await self._rest(reason, want)
             return None
+        if self._resting:
+            await self._go_on()
         count = self._flow.most(want.count)
         if not count:
             await self._rest_for(0.05 if want.wait else 0.0)
             return None
         deliveries = await self.bridge.pull(want if count == want.count else replace(want, count=count))
-        if self._resting:
-            self._resting = False
-            self.status.running()
-            log.info("bridge goes on", bridge=self.bridge.name)
         if not deliveries:
             return None
         self._flow.took(len(deliveries))
@@ -286,6 +284,9 @@ class Intake:
         bad = sum(receipt.fate is Fate.DEAD_LETTERED for receipt in receipts)
         if (reason := self._circuit.count(len(receipts), bad)) is not None:
             await self._open_circuit(reason)
+        self._refuse_robbed()
+
+    def _refuse_robbed(self) -> None:
         if self._offsets is not None and self._offsets.robbed:
             partitions = ", ".join(sorted(self._offsets.robbed))
             raise Disconnected(f"somebody else has taken {partitions} meanwhile")
@@ -305,6 +306,15 @@ class Intake:
         await self.bridge.rest()
         if want.wait:
             await self._rest_for(LOOK_EVERY)
+
+    async def _go_on(self) -> None:
+        self._resting = False
+        self.status.running()
+        log.info("bridge goes on", bridge=self.bridge.name)
+        if self._offsets is not None:
+            # An operator may have moved them. Where no more messages come, no store would find out.
+            await self._offsets.look()
+            self._refuse_robbed()
 
     async def _rest_for(self, seconds: float) -> None:
         with suppress(TimeoutError):

@@ -19,6 +19,7 @@ from ..importing import named_object
 from ..job import DEFAULT_MAX_ATTEMPTS, SINK_QUEUE_PREFIX, Job, Json, Priority, check_name
 from ..message import Message
 from .decode import check_storable
+from .draft import Draft
 from .fields import (
     carried_headers,
     carried_trace,
@@ -35,7 +36,7 @@ from .fields import (
 )
 
 Transform = Callable[[Message, Json], object]
-"""An application's own mapping: called with the message and its decoded body, it answers a Job, a
+"""An application's own mapping: called with the message and its decoded body, it answers a Job, a Draft, a
 dict (taken as the body from here on), or None (the message is not wanted).
 
 A plain function runs on the event loop and must be quick: nothing can end it. An `async def` has a
@@ -123,17 +124,23 @@ class FieldMapping:
         Job(**({"queue": "any"} | self._settings))  # raises Misconfigured for a number out of range
 
     async def map(self, message: Message, body: Json, bridge: str) -> Job | None:
+        return self.fill(message, body, bridge, {})
+
+    def fill(self, message: Message, body: Json, bridge: str, found: Mapping[str, Any]) -> Job | None:
+        """As `map`, with fields of the job that are `found` already: an expression goes before them."""
         if not self._expressions:
-            return self._job(message, body, bridge, {})
+            return self._job(message, body, bridge, found)
         scope = self._expressions.scope(message, body, bridge)
         if "filter" in self._expressions and not self._kept(self._expressions.value("filter", scope)):
             return None
-        chosen: dict[str, Any] = {}
+        chosen = dict(found)
         for name, read in _READERS.items():
             if name in self._expressions:
                 value = self._expressions.value(name, scope)
                 if value is not None or name == "queue":
                     chosen[name] = read(value)
+        if "delay" in chosen:
+            chosen.pop("run_at", None)
         if "queue" in chosen and not self.allows(chosen["queue"]):
             raise BadMessage("queue_not_allowed", chosen["queue"])
         if "payload" in self._expressions:
@@ -184,9 +191,9 @@ class FieldMapping:
 class CallableMapping:
     """The application's own function decides; what it leaves open comes from `fields`.
 
-    A dict that it answers is mapped by `fields` as though it were the body. A Job that it answers is
-    taken as it is, but for its slot and origin, which come from the message, and must name an allowed
-    queue. `timeout` ends an `async def`.
+    A dict that it answers is mapped by `fields` as though it were the body, and so is a Draft, which says
+    more. A Job that it answers is taken as it is, but for its slot and origin, which come from the message,
+    and must name an allowed queue. `timeout` ends an `async def`.
     """
 
     def __init__(
@@ -207,12 +214,15 @@ class CallableMapping:
                 return None
             case Job() as job:
                 return self._completed(job, message, bridge)
+            case Draft() as draft:
+                return self._filled(draft, message, bridge)
             case dict() as changed:
                 check_returned(changed, "the dict")
                 return await self._fields.map(message, changed, bridge)
             case other:
                 raise BadMessage(
-                    "transform_returned", f"a {type(other).__name__}; a Job, a dict or None is expected"
+                    "transform_returned",
+                    f"a {type(other).__name__}; a Job, a Draft, a dict or None is expected",
                 )
 
     async def _call(self, message: Message, body: Json) -> object:
@@ -234,6 +244,16 @@ class CallableMapping:
             if limit.expired():
                 raise BadMessage("transform_timeout", f"longer than {self._timeout:g} s") from error
             raise
+
+    def _filled(self, draft: Draft, message: Message, bridge: str) -> Job | None:
+        check_returned(draft.payload, "the payload")
+        if draft.headers is not None:
+            message = replace(message, headers=draft.headers)
+        if draft.correlation_id is not None:
+            message = replace(message, correlation_id=draft.correlation_id)
+        given = {name: getattr(draft, name) for name in ("priority", "run_at", "max_attempts", "timeout")}
+        found = {name: _READERS[name](value) for name, value in given.items() if value is not None}
+        return self._fields.fill(message, draft.payload, bridge, found)
 
     def _completed(self, job: Job, message: Message, bridge: str) -> Job:
         if not self._fields.allows(job.queue):

@@ -63,6 +63,14 @@ class KeptOffsets:
 
     # --- the intake's side ---
 
+    async def look(self) -> None:
+        """Find out what was taken from us, or moved by an operator, without storing anything."""
+        rows = await self._database.fetch("list_offsets", self._bridge)
+        fences = {row["partition"]: row["fence"] for row in rows}
+        for partition in [name for name, held in self._held.items() if fences.get(name) != held.fence]:
+            del self._held[partition]
+            self.robbed.add(partition)
+
     def fence(self, position: Position) -> int | None:
         """The fence under which what stands there is ours to store. None: it was stored before, or its
         partition is not ours."""

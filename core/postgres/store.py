@@ -11,7 +11,7 @@ from uuid import UUID
 
 from ..errors import Misconfigured
 from ..job import Job, JobRecord, JobState, Json, Priority
-from ..retry import to_json
+from ..retry import from_json, to_json
 from .database import Connection, Record, columns, statement
 
 COPY_FROM = 50
@@ -155,6 +155,31 @@ def _context(job: Job) -> str:
     if job.headers:
         context["headers"] = dict(job.headers)
     return encode(context, "the headers")
+
+
+def job_of(row: Sequence[Any]) -> Job:
+    """The job of a row (`row_of`): what would be stored, read back."""
+    job_id, queue, payload, priority, attempts, timeout, retry, ttl, correlation_id, context, origin, *due = (
+        row
+    )
+    carried = json.loads(context) if context is not None else {}
+    return Job(
+        queue,
+        json.loads(payload),
+        id=job_id,
+        priority=Priority(priority),
+        run_at=due[0],
+        delay=due[1],
+        max_attempts=attempts,
+        timeout=timeout,
+        retry=None if retry is None else from_json(json.loads(retry)),
+        result_ttl=ttl,
+        correlation_id=correlation_id,
+        traceparent=carried.get("traceparent"),
+        tracestate=carried.get("tracestate"),
+        headers=carried.get("headers", {}),
+        origin=None if origin is None else json.loads(origin),
+    )
 
 
 async def enqueue(

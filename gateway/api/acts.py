@@ -20,6 +20,7 @@ from .parameters import (
     JobResult,
     Keyed,
     NoParams,
+    OneBridge,
     OneDeadLetter,
     OneJob,
     OneQueue,
@@ -28,6 +29,9 @@ from .parameters import (
 from .problems import Refused, problem_of
 from .shapes import (
     AttemptReply,
+    BridgeMoved,
+    BridgeReply,
+    BridgeState,
     DeadLetterDetail,
     DeadLetterReply,
     DeliveryReply,
@@ -36,7 +40,9 @@ from .shapes import (
     JobReply,
     JobRequest,
     JobsRequest,
+    OffsetReply,
     Page,
+    Place,
     QueuePaused,
     QueueReply,
     Reason,
@@ -137,6 +143,33 @@ async def pause_queue(context: ApiContext, params: OneQueue, body: Reason) -> Qu
 async def resume_queue(context: ApiContext, params: OneQueue, _: NoBody) -> QueuePaused:
     await context.queue.resume(params.queue)
     return QueuePaused(queue=params.queue, paused=False)
+
+
+# --- bridges -------------------------------------------------------------------------------------
+
+
+async def list_bridges(context: ApiContext, _: NoParams, __: NoBody) -> Page[BridgeReply]:
+    return Page(items=[BridgeReply.model_validate(b) for b in await operate.bridges(context.database)])
+
+
+async def pause_bridge(context: ApiContext, params: OneBridge, body: Reason) -> BridgeState:
+    await operate.pause_bridge(context.database, params.bridge, body.reason)
+    return BridgeState(name=params.bridge, state="paused")
+
+
+async def resume_bridge(context: ApiContext, params: OneBridge, _: NoBody) -> BridgeState:
+    await operate.resume_bridge(context.database, params.bridge)
+    return BridgeState(name=params.bridge, state="active")
+
+
+async def bridge_offsets(context: ApiContext, params: OneBridge, _: NoBody) -> Page[OffsetReply]:
+    offsets = await operate.bridge_offsets(context.database, params.bridge)
+    return Page(items=[OffsetReply.model_validate(offset) for offset in offsets])
+
+
+async def seek_bridge(context: ApiContext, params: OneBridge, body: Place) -> BridgeMoved:
+    before = await operate.seek_bridge(context.database, params.bridge, body.partition, body.offset)
+    return BridgeMoved(name=params.bridge, partition=body.partition, next_offset=body.offset, before=before)
 
 
 # --- dead letters --------------------------------------------------------------------------------

@@ -50,6 +50,10 @@ class OneQueue(Params):
     queue: QueueName
 
 
+class OneBridge(Params):
+    bridge: QueueName
+
+
 class DeadLetterFilter(Params):
     bridge: NoNul | None = None
     queue: QueueName | None = None

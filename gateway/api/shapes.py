@@ -168,6 +168,13 @@ class Since(Request):
     since: datetime
 
 
+class Place(Request):
+    """Where in a log a partition is to go on."""
+
+    partition: Annotated[NoNul, Field(min_length=1, max_length=500)]
+    offset: int = Field(ge=0, lt=2**63)
+
+
 # --- what callers get ----------------------------------------------------------------------------
 
 
@@ -252,6 +259,42 @@ class QueuePaused(Reply):
 
     queue: str
     paused: bool
+
+
+class BridgeReply(Reply):
+    """A bridge that a gateway has opened at least once, `seen_at` the last time."""
+
+    name: str
+    kind: str
+    state: Literal["active", "paused"]
+    paused_at: datetime | None
+    pause_reason: str | None
+    seen_at: datetime
+
+
+class BridgeState(Reply):
+    """Whether a bridge takes messages."""
+
+    name: str
+    state: Literal["active", "paused"]
+
+
+class OffsetReply(Reply):
+    """How far a partition of a log was read (null: taken, and not begun); `fence` rises with every owner."""
+
+    partition: str
+    next_offset: int | None
+    fence: int
+    moved_at: datetime
+
+
+class BridgeMoved(Reply):
+    """Where a partition goes on, and where it would have gone on."""
+
+    name: str
+    partition: str
+    next_offset: int
+    before: int | None
 
 
 class DeadLetterReply(Reply):

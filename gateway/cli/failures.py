@@ -9,6 +9,7 @@ import typer
 
 from ...core.errors import (
     BadMessage,
+    Disconnected,
     HammerworkError,
     JobUnsuccessful,
     Misconfigured,
@@ -68,6 +69,9 @@ def failure_of(error: BaseException) -> Failure:
             return Failure(ExitCode.NOT_FOUND, str(error))
         case StateConflict():
             return Failure(ExitCode.CONFLICT, str(error))
+        case Disconnected():
+            hint = "does the broker run there, and is its address in the settings right?"
+            return Failure(ExitCode.FAILED, str(error), hint)
         case Unavailable():
             hint = "does Postgres run there, and is database.url (HAMMERWORK_DATABASE_URL) right?"
             return Failure(ExitCode.UNREACHABLE, str(error), hint)

@@ -1,4 +1,4 @@
-"""Commands about the process and its schema: run, check, migrate, verify, version, config show."""
+"""Commands about the process and its schema: run, check, migrate, verify, version."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import typer
 
 from .failures import Ended, ExitCode
 from .options import AsJson, Config
-from .output import escaped, note, say, show_json, show_list
-
-config_app = typer.Typer(help="The settings, and where each of them comes from.", rich_markup_mode=None)
+from .output import escaped, note, say, show_json
 
 
 def register(root: typer.Typer) -> None:
@@ -35,7 +33,8 @@ def run(config: Config = None) -> None:
 def check(config: Config = None, as_json: AsJson = False) -> None:
     """Say what is guaranteed, connecting to everything.
 
-    Prints for each bridge and sink what holds and why; exits with 8 if something is wrong.
+    Prints for each bridge and sink what holds and why, and whether it is paused; exits with 8 if
+    something is wrong. It changes nothing, takes no message and sends no event.
 
     \b
       hammerwork check --config hammerwork.toml
@@ -106,31 +105,3 @@ def version() -> None:
     from importlib.metadata import version as installed
 
     say(installed("hammerwork"))
-
-
-@config_app.callback()
-def _config() -> None:
-    """The settings, and where each of them comes from."""
-
-
-@config_app.command("show")
-def show_config(config: Config = None, as_json: AsJson = False) -> None:
-    """Show every setting with its value and its source.
-
-    Defaults too; secrets are masked. The names are those of the TOML file.
-
-    \b
-      hammerwork config show | grep ^database
-    """
-    from ..settings import load
-
-    settings = [
-        {"name": source.name, "value": source.value, "source": str(source.origin)}
-        for source in load(config).sources()
-    ]
-    columns = {
-        "name": lambda setting: setting["name"],
-        "value": lambda setting: setting["value"],
-        "source": lambda setting: setting["source"],
-    }
-    show_list(settings, columns, as_json)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
+from uuid import UUID
 
 import typer
 
-from .options import AsJson, Config, JobId, Limit, Reason, read_moment
+from .jobs import each
+from .options import AsJson, Config, JobIds, Limit, Reason, read_moment
 from .output import Columns, note, say, show_list
 
 if TYPE_CHECKING:
@@ -166,16 +168,18 @@ def deliveries(
 
 
 @app.command("send-again")
-def send_again(job_id: JobId, config: Config = None) -> None:
-    """Deliver one event again, under its first id.
+def send_again(job_ids: JobIds, config: Config = None) -> None:
+    """Deliver events again, under their first ids.
 
-    JOB_ID is the delivery's job, the first column of `sink deliveries`.
+    JOB_ID is a delivery's job, the first column of `sink deliveries`.
 
     \b
-      hammerwork sink send-again 01994c2e-7c1d-7b3a-9f00-3c5a2f1b8e44
+      hammerwork sink deliveries webhook --failed | cut -f1 | sort -u | xargs hammerwork sink send-again
     """
     from ...core import operate
-    from .session import talk
 
-    talk(config, lambda session: operate.replay_delivery(session.database, job_id))
-    note(f"delivery {job_id} will be sent again")
+    async def act(session: Session, job_id: UUID) -> str:
+        await operate.replay_delivery(session.database, job_id)
+        return "will be sent again"
+
+    each(config, job_ids, act)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from . import bridges, dead, jobs, plugins, process, queues, sinks, workers
+from . import bridges, config, dead, jobs, plugins, process, queues, sinks, workers
 from .failures import USAGE_ERROR, Ended, ExitCode, failure_of
 from .output import note
 
@@ -21,7 +21,7 @@ GROUPS = {
     "bridge": bridges.app,
     "sink": sinks.app,
     "plugins": plugins.app,
-    "config": process.config_app,
+    "config": config.app,
 }
 
 root = typer.Typer(

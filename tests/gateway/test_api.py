@@ -298,6 +298,27 @@ async def test_queue_is_paused_and_resumed(api: Client) -> None:
     assert (await api.post("/queues/orders/resume")).body["paused"] is False
 
 
+async def test_bridge_is_paused_moved_and_resumed(api: Client, database: Database) -> None:
+    assert (await api.post("/bridges/log/pause", {"reason": "early"})).status == 404
+    await database.fetch("register_bridge", "log", "kafka", timedelta(days=1))
+    await database.fetch("take_offsets", "log", ["orders-0"])
+    [bridge] = (await api.get("/bridges")).body["items"]
+    assert (bridge["name"], bridge["kind"], bridge["state"]) == ("log", "kafka", "active")
+    place = {"partition": "orders-0", "offset": 42}
+    assert (await api.post("/bridges/log/seek", place)).status == 409
+    assert (await api.post("/bridges/log/pause", {"reason": "deploy"})).body["state"] == "paused"
+    assert (await api.get("/bridges")).body["items"][0]["pause_reason"] == "deploy"
+    moved = await api.post("/bridges/log/seek", place)
+    assert moved.body == {"name": "log", "partition": "orders-0", "next_offset": 42, "before": None}
+    [kept] = (await api.get("/bridges/log/offsets")).body["items"]
+    assert (kept["partition"], kept["next_offset"], kept["fence"]) == ("orders-0", 42, 2)
+    assert (await api.post("/bridges/log/seek", place | {"partition": "orders-9"})).status == 404
+    assert (await api.post("/bridges/log/seek", place | {"offset": -1})).status == 422
+    assert (await api.post("/bridges/log/seek", place | {"offset": 2**63})).status == 422
+    assert (await api.post("/bridges/log/resume")).body["state"] == "active"
+    assert (await api.get("/bridges/nobody/offsets")).status == 404
+
+
 async def test_workers_are_listed(api: Client, queue: Queue) -> None:
     async with working(queue, Handlers({"orders": lambda job: None})):
         async with asyncio.timeout(10):
@@ -491,7 +512,7 @@ async def test_without_the_token_nothing_is_answered(lost: ApiContext, authoriza
     headers = {"Authorization": authorization} if authorization is not None else {}
     async with served(lost, token=None) as api:
         for operation in OPERATIONS:
-            path = operation.path.format(id=new_id(), queue="orders", sink="webhook")
+            path = operation.path.format(id=new_id(), queue="orders", bridge="log", sink="webhook")
             ask = api.get if operation.method == "GET" else api.post
             refused = await ask(path, headers=headers)
             assert (refused.status, refused.problem["code"]) == (401, "unauthorized"), operation.name
@@ -501,7 +522,7 @@ async def test_without_the_token_nothing_is_answered(lost: ApiContext, authoriza
 async def test_read_token_looks_and_does_not_act(lost: ApiContext) -> None:
     async with served(lost, token=READ_TOKEN) as api:
         for operation in OPERATIONS:
-            path = operation.path.format(id=new_id(), queue="orders", sink="webhook")
+            path = operation.path.format(id=new_id(), queue="orders", bridge="log", sink="webhook")
             answer = await (api.get(path) if operation.method == "GET" else api.post(path))
             if operation.method == "GET":
                 assert answer.status in (200, 503), operation.name

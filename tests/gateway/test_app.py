@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import aio_pika
@@ -502,6 +503,8 @@ async def test_check_says_what_holds_and_why(dsn: str, receiver: Receiver) -> No
         by_subject = {finding.subject: finding for finding in report.findings}
         assert by_subject["schema"].verdict == "warning"
         await queue.migrate()
+        await queue.database.fetch("register_bridge", "sure", "http", timedelta(days=1))
+        await operate.pause_bridge(queue.database, "sure", "deploy")
     report = await check(settings)
     by_subject = {finding.subject: finding for finding in report.findings}
     assert report.exit_code == 0, report.text()
@@ -509,6 +512,8 @@ async def test_check_says_what_holds_and_why(dsn: str, receiver: Receiver) -> No
     assert by_subject["bridge shop"].summary == "at-least-once"
     assert by_subject["bridge sure"].summary == "exactly-once in effect"
     assert any(detail.startswith("because ") for detail in by_subject["bridge sure"].details)
+    paused = "warning: it is paused: deploy; `hammerwork bridge resume sure` lets it go on"
+    assert by_subject["bridge sure"].details[-1] == paused
     assert by_subject["sink webhook"].summary == "at-least-once"
     assert json.loads(json.dumps(report.json()))["ok"] is True
     assert "bridge sure" in report.text()

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
@@ -27,7 +27,9 @@ from .command import WITHIN, Hammerwork, assert_one_clear_line, ended, stopped
 HELP_WITHIN = 0.3
 
 COMMANDS = [
-    "run", "check", "migrate", "verify", "version", "config show", "bridge list",
+    "run", "check", "migrate", "verify", "version", "config show", "config env", "config schema",
+    "bridge list", "bridge pause", "bridge resume", "bridge offsets", "bridge seek", "bridge tap",
+    "bridge dry-run",
     "worker run", "worker list",
     "queue list", "queue status", "queue pause", "queue resume",
     "job list", "job show", "job enqueue", "job cancel", "job retry", "job result", "job wait",
@@ -471,15 +473,30 @@ async def test_sinks_are_paused_resumed_and_looked_at(hammerwork: Hammerwork, da
     assert (await hammerwork("sink", "send-again", new_id())).code == 3
 
 
-async def test_bridges_and_settings_need_no_database(bare: Hammerwork) -> None:
+async def test_several_deliveries_are_sent_again_and_one_that_cannot_be_stops_no_other(
+    hammerwork: Hammerwork, queue: Queue
+) -> None:
+    later = Job("sink.webhook", run_at=datetime.now(UTC) + timedelta(days=1))
+    await queue.enqueue(later)
+    ran = await hammerwork("sink", "send-again", new_id(), later.id)
+    assert (ran.code, ran.rows) == (3, [[str(later.id), "will be sent again"]])
+    assert (await queue.get(later.id)).state is JobState.AVAILABLE
+
+
+async def test_settings_need_no_database(bare: Hammerwork) -> None:
     secret = {"HAMMERWORK_HTTP__TOKEN": "hush-hush"}
-    [row] = (await bare("bridge", "list", more=SHOP)).rows
-    assert row == ["shop", "http", "yes", "orders"]
     shown = await bare("config", "show", "--json", more=SHOP | secret)
     by_name = {setting["name"]: setting for setting in json.loads(shown.out)}
     assert by_name["bridges.shop.to_queue"]["source"] == "HAMMERWORK_BRIDGES__SHOP__TO_QUEUE"
     assert by_name["http.port"]["source"] == "default"
-    assert "hush-hush" not in shown.out
+    only_set = await bare("config", "env", "--set", more=SHOP | secret)
+    assert "HAMMERWORK_BRIDGES__SHOP__TO_QUEUE=orders" in only_set.out.splitlines()
+    assert "#HAMMERWORK_HTTP__TOKEN=***" in only_set.out.splitlines()
+    assert "hush-hush" not in shown.out + only_set.out
+    everything = await bare("config", "env", more=SHOP | secret)
+    assert "#HAMMERWORK_HTTP__PORT=8080" in everything.out.splitlines()
+    schema = json.loads((await bare("config", "schema", more=SHOP | secret)).out)
+    assert schema["$defs"]["bridges.http"]["properties"]["type"] == {"const": "http"}
 
 
 # --- workers -------------------------------------------------------------------------------------

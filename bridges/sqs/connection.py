@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from datetime import timedelta
+from functools import cache
 from typing import TYPE_CHECKING, Any, Self
 
 import botocore.exceptions as botocore
 from aiobotocore.config import AioConfig
 from aiobotocore.session import AioSession
+from botocore.loaders import Loader, create_loader
 
 from ...core.errors import BadMessage, Disconnected, Misconfigured
 from .options import MOST_A_CALL, SqsOptions
@@ -150,8 +151,8 @@ class Connection:
 
     async def _enter(self) -> None:
         options = self._options
-        # Reading the descriptions of the services takes a tenth of a second, in which others have their turn.
-        session = await asyncio.to_thread(AioSession, profile=options.profile)
+        session = AioSession(profile=options.profile)
+        session.register_component("data_loader", _descriptions())
         if options.profile is not None:
             session.get_scoped_config()  # raises for a profile that is not there
         keys: dict[str, Any] = {}
@@ -172,6 +173,12 @@ class Connection:
             self._s3 = await enter(session.create_client("s3", endpoint_url=where, **keys))
         if not self.queue_url.startswith(("http://", "https://")):
             self.queue_url = (await self._sqs.get_queue_url(QueueName=self.queue_url))["QueueUrl"]
+
+
+@cache
+def _descriptions() -> Loader:
+    """What the client knows of services. To read it takes a tenth of a second, so it is read once."""
+    return create_loader()
 
 
 @contextmanager

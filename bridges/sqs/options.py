@@ -59,7 +59,7 @@ class SqsOptions(_Options):
     secret_access_key: SecretStr | None = None
     pollers: int = Field(2, ge=1, le=64)
     """Long polls at a time; each brings up to 10 messages."""
-    wait: timedelta = Field(timedelta(seconds=10), ge=timedelta(0), le=LONGEST_WAIT)
+    wait: timedelta = Field(timedelta(seconds=10), ge=timedelta(seconds=1), le=LONGEST_WAIT)
     """How long a poll waits for messages, in whole seconds. A poll is never cut off: it would leave messages
     hidden that nobody has."""
     prefetch: int = Field(1000, ge=10, le=20_000)

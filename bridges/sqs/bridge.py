@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, assert_never
 import structlog
 
 from ...core.errors import Disconnected, MissingExtra
-from ...core.message import Delivery, Guarantee, Receipt, Want
+from ...core.message import EXACTLY_ONCE, Delivery, Guarantee, Receipt, Want
 from .options import MOST_A_CALL, AttributeIdentity, JsonIdentity, SqsOptions
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def _guarantee(options: SqsOptions, topology: Topology) -> Guarantee:
         case other:
             assert_never(other)
     because += f"; the queue keeps messages for {topology.retention / DAY:g} days, dedupe_window no less"
-    return Guarantee("exactly-once in effect", because, tuple(_warnings(options, topology)))
+    return Guarantee(EXACTLY_ONCE, because, tuple(_warnings(options, topology)))
 
 
 def _warnings(options: SqsOptions, topology: Topology) -> Iterator[str]:

@@ -41,6 +41,9 @@ class AwsProxy:
         self.endpoint = ""
         self.calls: dict[str, list[Json]] = defaultdict(list)
         """What was asked, by action."""
+        self.handed_out: dict[str, str] = {}
+        """The newest receipt handle of every message that the emulator handed out, whether or not its answer
+        arrived."""
 
     async def __aenter__(self) -> Self:
         application = web.Application(client_max_size=8 * 1024 * 1024)
@@ -89,7 +92,10 @@ class AwsProxy:
     async def _short_poll(self, request: web.Request, body: Json) -> web.Response:
         wait = min(body.get("WaitTimeSeconds", 0), LONGEST_POLL)
         answer = await self._forward(request, json.dumps({**body, "WaitTimeSeconds": 0}).encode())
-        if b'"Messages"' not in (answer.body or b""):  # type: ignore[operator]
+        messages = json.loads(answer.body or b"{}").get("Messages", [])  # type: ignore[arg-type]
+        for message in messages:
+            self.handed_out[message["MessageId"]] = message["ReceiptHandle"]
+        if not messages:
             await asyncio.sleep(wait)
         return answer
 

@@ -59,7 +59,6 @@ UNUSABLE = (
     botocore.ConfigParseError,
     botocore.ConfigNotFound,
     botocore.InvalidConfigError,
-    botocore.ParamValidationError,
     ValueError,
 )
 
@@ -164,6 +163,9 @@ class Connection:
             read_timeout=options.wait.total_seconds() + 10,
             max_pool_connections=2 * options.pollers + 16,
             retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
+            # The client's own name for itself and its look at what we ask take a sixth of the time of a call.
+            user_agent="hammerwork",
+            parameter_validation=False,
         )
         keys |= {"region_name": options.queue_region, "config": config}
         enter = self._closing.enter_async_context

@@ -243,14 +243,15 @@ async def test_settling_twice_or_after_a_close_is_no_error(sqs: SqsProducer, sqs
 async def test_groups_come_in_their_order_through_several_pollers(fifo: SqsProducer) -> None:
     for group in ("a", "b"):
         await fifo.send_many([f"{group}{n}" for n in range(25)], group=group)
-    seen = await _settled(SqsBridge("orders", fifo.options(pollers=3)), 50)
+    bridge = SqsBridge("orders", fifo.options(pollers=3))
+    await bridge.open()
+    seen = await _settled(bridge, 50)
     assert seen == {group: [f"{group}{n}" for n in range(25)] for group in ("a", "b")}
     assert await fifo.empty()
 
 
 async def _settled(bridge: SqsBridge, count: int) -> dict[str, list[str]]:
     """Pull and settle so many messages; their bodies by group, in the order of the pulls."""
-    await bridge.open()
     seen: dict[str, list[str]] = defaultdict(list)
     async with asyncio.timeout(20):
         while sum(map(len, seen.values())) < count:
@@ -272,8 +273,7 @@ async def test_a_group_that_is_released_comes_again_whole_and_in_its_order(fifo:
     await bridge.open()
     deliveries = await pull_all(bridge, 3, Want(count=3))
     await bridge.release(deliveries)
-    await bridge.close()
-    seen = await _settled(SqsBridge("orders", fifo.options()), 15)
+    seen = await _settled(bridge, 15)
     assert seen == {"a": [str(n) for n in range(15)]}
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, assert_never
 import structlog
 
 from ...core.errors import Disconnected, MissingExtra
-from ...core.message import EXACTLY_ONCE, Delivery, Guarantee, Receipt, Want
+from ...core.message import EXACTLY_ONCE, BridgeCapabilities, Delivery, Guarantee, Receipt, Want
 from .options import MOST_A_CALL, AttributeIdentity, JsonIdentity, SqsOptions
 
 if TYPE_CHECKING:
@@ -27,6 +27,15 @@ class SqsBridge:
     or handed back; a poll that was begun is let end by itself. Raises MissingExtra where the client is not
     installed.
     """
+
+    Options = SqsOptions
+    capabilities = BridgeCapabilities(
+        stable_ids=True,
+        counts_deliveries=True,
+        lease="renewed",
+        carries=frozenset({"headers", "content_type"}),
+        largest=1024 * 1024,
+    )
 
     def __init__(self, name: str, options: SqsOptions) -> None:
         self.name = name

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any, Literal, Protocol, runtime_checkable
 from uuid import UUID
 
+from .errors import BadMessage
 from .job import Json
 
 
@@ -51,12 +52,15 @@ class Position:
 class Delivery:
     """A message together with the handle by which its bridge settles it; the core never looks inside.
 
-    `position` only from a log (`LogBridge`).
+    `position` only from a log (`LogBridge`). `refused` where the bridge itself finds that the message can
+    never be read (an envelope that is none, a body that lies elsewhere and is gone): it becomes a dead letter
+    with that reason, and `message` is what is kept of it.
     """
 
     message: Message
     handle: Any = None
     position: Position | None = None
+    refused: BadMessage | None = None
 
 
 class Fate(StrEnum):

@@ -186,6 +186,7 @@ bridges: Catalog[Bridge] = Catalog(
     "hammerwork.bridges",
     {
         "rabbitmq": BuiltIn("..bridges.rabbitmq", "RabbitmqBridge", "RabbitmqOptions", extra="rabbitmq"),
+        "sqs": BuiltIn("..bridges.sqs", "SqsBridge", "SqsOptions", extra="aws"),
         "http": BuiltIn("..bridges.http", "HttpBridge", "HttpOptions"),
     },
 )

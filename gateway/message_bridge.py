@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from ..core.errors import Misconfigured
 from ..core.ingest.decode import Decoder
@@ -13,6 +13,8 @@ from ..core.ingest.intake import Intake, IntakeLimits
 from ..core.ingest.mapping import CallableMapping, Expressions, FieldMapping, Mapper, Transform
 from ..core.message import Bridge
 from ..core.queue import Queue
+
+Options = TypeVar("Options", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +41,15 @@ class MessageBridge:
         """Read a RabbitMQ queue; `options` are those of `[bridges.NAME]` with type rabbitmq."""
         from ..bridges.rabbitmq import RabbitmqBridge, RabbitmqOptions
 
-        try:
-            read = RabbitmqOptions.model_validate({"url": url, "queue": queue, **options})
-        except ValidationError as error:
-            faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-            raise Misconfigured(f"the RabbitMQ bridge {name!r} cannot be: {faults}") from error
+        read = _read(RabbitmqOptions, {"url": url, "queue": queue, **options}, f"RabbitMQ bridge {name!r}")
         return replace(self, source=RabbitmqBridge(name, read))
+
+    def from_sqs(self, queue: str, *, name: str = "sqs", **options: Any) -> Self:
+        """Read an SQS queue, given by URL or name; `options` are those of `[bridges.NAME]` with type sqs."""
+        from ..bridges.sqs import SqsBridge, SqsOptions
+
+        read = _read(SqsOptions, {"queue": queue, **options}, f"SQS bridge {name!r}")
+        return replace(self, source=SqsBridge(name, read))
 
     def from_bridge(self, bridge: Bridge) -> Self:
         """Read any bridge, one of your own for instance."""
@@ -79,10 +84,19 @@ class MessageBridge:
         """The intake, to be run and stopped by the caller. Raises Misconfigured when a part is missing."""
         if self.source is None or self.mapper is None:
             raise Misconfigured(
-                "a MessageBridge needs a source and a queue", hint="call from_rabbitmq() and to_queue()"
+                "a MessageBridge needs a source and a queue",
+                hint="call from_rabbitmq() or the like, and to_queue()",
             )
         return Intake(queue.database, self.source, self.decoder, self.mapper, self.limits)
 
     async def run(self, queue: Queue) -> None:
         """Ingest until the task is cancelled; what is in hand is then stored and settled, or comes again."""
         await self.intake(queue).run()
+
+
+def _read(model: type[Options], given: dict[str, Any], what: str) -> Options:
+    try:
+        return model.model_validate(given)
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise Misconfigured(f"the {what} cannot be: {faults}") from error

@@ -12,10 +12,11 @@ from hammerwork.core.postgres.database import Database
 from hammerwork.core.queue import Queue
 
 from .services import ServiceMissing
+from .services.aws import AwsService, find_aws
 from .services.postgres import OLDEST, PostgresService, find_postgres
 from .services.rabbitmq import RabbitmqService, find_rabbitmq
 
-Service = TypeVar("Service", PostgresService, RabbitmqService)
+Service = TypeVar("Service", PostgresService, RabbitmqService, AwsService)
 
 
 @pytest.fixture(scope="session")
@@ -34,6 +35,12 @@ def oldest_postgres_service() -> Iterator[PostgresService]:
 def rabbitmq_service() -> Iterator[RabbitmqService]:
     """A RabbitMQ node, started at most once a session."""
     yield from _running(find_rabbitmq)
+
+
+@pytest.fixture(scope="session")
+def aws_service() -> Iterator[AwsService]:
+    """An emulator of SQS, Kinesis and S3, started at most once a session."""
+    yield from _running(find_aws)
 
 
 @pytest.fixture

@@ -83,6 +83,19 @@ def test_the_gateway_understands_its_environment(compose: Compose) -> None:
     assert found.http.token is not None
 
 
+def test_the_line_for_sqs_makes_a_bridge_to_the_emulator() -> None:
+    (line,) = re.findall(r"# +SQS too +(.+)", (ROOT / "compose.yaml").read_text())
+    variables = dict(word.split("=", 1) for word in line.split() if "=" in word)
+    services = compose_file(**variables)["services"]
+    assert services["aws"]["profiles"] == [re.findall(r"--profile (\w+)", line)[0]]
+    gateway = services["gateway"]["environment"]
+    options = settings.load(env=gateway).bridges["sqs"].options.model_dump()
+    assert host_of(options["endpoint_url"]) == ("aws", 5000)
+    assert f"QueueName='{options['queue']}'" in services["aws"]["healthcheck"]["test"][-1]
+    assert gateway["AWS_ACCESS_KEY_ID"] == services["aws"]["environment"]["AWS_ACCESS_KEY_ID"]
+    assert "sqs" not in settings.load(env=compose_file()["services"]["gateway"]["environment"]).bridges
+
+
 def test_a_password_of_ones_own_reaches_both_ends() -> None:
     services = compose_file(POSTGRES_PASSWORD="first", RABBITMQ_PASSWORD="second")["services"]
 

@@ -15,6 +15,7 @@ from typer.main import get_command
 
 from hammerwork.bridges.http import HttpOptions
 from hammerwork.bridges.rabbitmq import RabbitmqOptions
+from hammerwork.bridges.sqs import SqsOptions
 from hammerwork.gateway.cli.tree import root
 from hammerwork.gateway.decoding import DecodeSettings
 from hammerwork.gateway.parts import build_parts
@@ -40,7 +41,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SECTIONS: list[type[BaseModel]] = [
     BatchSettings, BridgeSettings, DatabaseSettings, DecodeSettings, HttpOptions, HttpSettings, JobSettings,
     LimitSettings, LogSettings, MapSettings, RabbitmqOptions, RegistryOptions, RetentionSettings,
-    SinkSettings, WebhookOptions, WorkerSettings,
+    SinkSettings, SqsOptions, WebhookOptions, WorkerSettings,
 ]  # fmt: skip
 PLUGGED = "options"
 

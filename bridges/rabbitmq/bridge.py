@@ -30,7 +30,8 @@ from ...core.message import (
     Want,
 )
 from ...core.tls import client_context
-from .content import json_headers, json_pointer, text_identity
+from ..identity import json_pointer, text_identity
+from .content import json_headers
 
 if TYPE_CHECKING:
     from .deliveries import Delivered

@@ -82,6 +82,8 @@ class Preparation:
         message = delivery.message
         item = Item(delivery)
         try:
+            if delivery.refused is not None:
+                raise delivery.refused
             self._refuse_poison(message)
             item.row = await self._row(message)
         except BadMessage as bad:

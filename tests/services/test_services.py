@@ -9,10 +9,13 @@ from pathlib import Path
 import aio_pika
 import asyncpg
 import pytest
+from aiobotocore.session import get_session
 
 from . import ServiceMissing, docker_answers
+from . import aws as aws_room
 from . import postgres as postgres_room
 from . import rabbitmq as rabbitmq_room
+from .aws import AwsService, find_aws
 from .postgres import OLDEST, PostgresService, find_postgres
 from .proxy import FaultProxy
 from .rabbitmq import RabbitmqService, find_rabbitmq
@@ -94,6 +97,25 @@ async def test_rabbitmq_closes_connections_when_told(rabbitmq_service: RabbitmqS
     await connection.close()
 
 
+async def test_aws_hands_out_what_was_sent_to_a_queue_a_stream_and_a_bucket(aws_service: AwsService) -> None:
+    session, to, name = get_session(), aws_service.client_arguments(), f"test-{secrets.token_hex(6)}"
+    async with session.create_client("sqs", **to) as sqs:
+        url = (await sqs.create_queue(QueueName=name))["QueueUrl"]
+        await sqs.send_message(QueueUrl=url, MessageBody="sent")
+        received = await sqs.receive_message(QueueUrl=url)
+        assert [message["Body"] for message in received["Messages"]] == ["sent"]
+        await sqs.delete_queue(QueueUrl=url)
+    async with session.create_client("kinesis", **to) as kinesis:
+        await kinesis.create_stream(StreamName=name, ShardCount=1)
+        put = await kinesis.put_records(StreamName=name, Records=[{"Data": b"put", "PartitionKey": "a"}])
+        assert put["FailedRecordCount"] == 0
+        await kinesis.delete_stream(StreamName=name)
+    async with session.create_client("s3", **to) as s3:
+        await s3.create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
+        await s3.put_object(Bucket=name, Key="a", Body=b"stored")
+        assert await (await s3.get_object(Bucket=name, Key="a"))["Body"].read() == b"stored"
+
+
 async def test_a_cut_commit_is_stored_though_the_client_was_never_told(
     postgres_service: PostgresService, dsn: str
 ) -> None:
@@ -159,6 +181,8 @@ async def test_a_refusing_proxy_resets_old_and_new_connections(
 async def test_a_url_in_the_environment_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(postgres_room.VARIABLE, "postgresql://user@elsewhere:1/db")
     monkeypatch.setenv(rabbitmq_room.VARIABLE, "amqp://elsewhere:2/")
+    monkeypatch.setenv(aws_room.VARIABLE, "http://elsewhere:3")
+    assert find_aws().address == ("elsewhere", 3)
     assert find_postgres().address == ("elsewhere", 1)
     assert find_rabbitmq().address == ("elsewhere", 2)
 
@@ -168,8 +192,12 @@ async def test_what_is_missing_says_how_to_get_it(monkeypatch: pytest.MonkeyPatc
         pytest.skip("a Docker engine answers, so nothing is missing")
     monkeypatch.delenv(postgres_room.VARIABLE, raising=False)
     monkeypatch.delenv(rabbitmq_room.VARIABLE, raising=False)
+    monkeypatch.delenv(aws_room.VARIABLE, raising=False)
+    monkeypatch.setattr(aws_room, "_moto_installed", lambda: False)
     monkeypatch.setattr(rabbitmq_room, "DEBIAN", Path("/nowhere"))
     with pytest.raises(ServiceMissing, match="apt-get install rabbitmq-server"):
         find_rabbitmq()
+    with pytest.raises(ServiceMissing, match=r"moto\[server\]"):
+        find_aws()
     with pytest.raises(ServiceMissing, match="apt-get install postgresql-9"):
         find_postgres(9)

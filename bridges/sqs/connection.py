@@ -1,0 +1,224 @@
+"""The calls of AWS that the bridge needs, and what their errors ask of us: reconnect, or fix a setting."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, contextmanager
+from datetime import timedelta
+from functools import cache
+from typing import TYPE_CHECKING, Any, Self
+
+import botocore.exceptions as botocore
+from aiobotocore.config import AioConfig
+from aiobotocore.session import AioSession
+from botocore.loaders import Loader, create_loader
+
+from ...core.errors import BadMessage, Disconnected, Misconfigured
+from .options import MOST_A_CALL, SqsOptions
+from .payload import Pointer
+
+if TYPE_CHECKING:
+    from types_aiobotocore_s3 import S3Client
+    from types_aiobotocore_sqs import SQSClient
+    from types_aiobotocore_sqs.type_defs import MessageTypeDef
+
+ATTEMPTS = 3
+"""Tries of one call by the client itself, with its backoff; then the framework backs off."""
+
+GONE = frozenset({"ReceiptHandleIsInvalid", "InvalidParameterValue", "MessageNotInflight"})
+"""Of one message of a batch: its receipt handle is too old. It comes again, or is deleted."""
+
+NO_QUEUE = frozenset({"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist"})
+
+LATER = frozenset({"ExpiredToken", "ExpiredTokenException", "RequestExpired", "RequestTimeTooSkewed"})
+"""Credentials or a signature that were good: new ones are made when the bridge is opened again."""
+
+REFUSED = frozenset({
+    "AccessDenied", "AccessDeniedException", "AuthFailure", "Forbidden", "403", "InvalidAccessKeyId",
+    "InvalidClientTokenId", "InvalidSecurity", "InvalidSignatureException", "KmsAccessDenied",
+    "KMS.AccessDeniedException", "MissingAuthenticationToken", "OptInRequired", "SignatureDoesNotMatch",
+    "UnauthorizedOperation", "UnrecognizedClientException",
+})  # fmt: skip
+
+NEEDED = (
+    "the credentials need sqs:GetQueueUrl, GetQueueAttributes, ReceiveMessage, DeleteMessage and"
+    " ChangeMessageVisibility on the queue, and kms:Decrypt on its key where it has one"
+)
+NEEDED_OF_S3 = (
+    "the credentials need s3:GetObject on the bucket, s3:DeleteObject for delete_payloads, and s3:ListBucket,"
+    " or S3 says 403 of an object that is missing"
+)
+
+UNUSABLE = (
+    botocore.NoCredentialsError,
+    botocore.PartialCredentialsError,
+    botocore.NoRegionError,
+    botocore.InvalidRegionError,
+    botocore.UnknownRegionError,
+    botocore.ProfileNotFound,
+    botocore.ConfigParseError,
+    botocore.ConfigNotFound,
+    botocore.InvalidConfigError,
+    ValueError,
+)
+
+
+class Connection:
+    """One queue over clients of our own. `close` is idempotent; everything else raises Disconnected or
+    Misconfigured."""
+
+    def __init__(self, options: SqsOptions) -> None:
+        self._options = options
+        self._closing = AsyncExitStack()
+        self._sqs: SQSClient
+        self._s3: S3Client | None = None
+        self.queue_url = options.queue
+
+    @classmethod
+    async def open(cls, options: SqsOptions) -> Self:
+        """Find credentials and the queue."""
+        connection = cls(options)
+        try:
+            with mapped(NEEDED):
+                await connection._enter()
+        except BaseException:
+            await connection.close()
+            raise
+        return connection
+
+    async def close(self) -> None:
+        await self._closing.aclose()
+
+    async def attributes(self) -> Mapping[str, str]:
+        """All that the queue says of itself."""
+        with mapped(NEEDED):
+            answer = await self._sqs.get_queue_attributes(QueueUrl=self.queue_url, AttributeNames=["All"])
+        return {str(name): value for name, value in answer.get("Attributes", {}).items()}
+
+    async def receive(self, wait: timedelta, visibility: timedelta) -> Sequence[MessageTypeDef]:
+        """Up to ten messages, hidden for `visibility`. Cancelled, it may leave that many hidden unseen."""
+        with mapped(NEEDED):
+            answer = await self._sqs.receive_message(
+                QueueUrl=self.queue_url,
+                MaxNumberOfMessages=MOST_A_CALL,
+                WaitTimeSeconds=int(wait.total_seconds()),
+                VisibilityTimeout=int(visibility.total_seconds()),
+                MessageSystemAttributeNames=["All"],
+                MessageAttributeNames=["All"],
+            )
+        return answer.get("Messages", [])
+
+    async def delete(self, handles: Sequence[str]) -> dict[int, str]:
+        """Delete up to ten messages; the codes of those that were not deleted, by their place."""
+        entries = [{"Id": str(n), "ReceiptHandle": handle} for n, handle in enumerate(handles)]
+        with mapped(NEEDED):
+            answer = await self._sqs.delete_message_batch(QueueUrl=self.queue_url, Entries=entries)  # type: ignore[arg-type]
+        return {int(failed["Id"]): failed["Code"] for failed in answer.get("Failed", [])}
+
+    async def hide(self, handles: Sequence[str], visibility: Sequence[int]) -> dict[int, str]:
+        """Set how many seconds from now each of up to ten messages stays hidden (0: it is there at once);
+        the codes of those of which it was refused, by their place."""
+        entries = [
+            {"Id": str(n), "ReceiptHandle": handle, "VisibilityTimeout": seconds}
+            for n, (handle, seconds) in enumerate(zip(handles, visibility, strict=True))
+        ]
+        with mapped(NEEDED):
+            answer = await self._sqs.change_message_visibility_batch(
+                QueueUrl=self.queue_url,
+                Entries=entries,  # type: ignore[arg-type]
+            )
+        return {int(failed["Id"]): failed["Code"] for failed in answer.get("Failed", [])}
+
+    async def fetch(self, pointer: Pointer) -> bytes:
+        """The object that a message points at. Raises BadMessage where it is missing or too large."""
+        if self._s3 is None or pointer.bucket not in self._options.payload_buckets:
+            raise BadMessage("foreign_bucket", f"{pointer} is in none of payload_buckets")
+        most = self._options.payload_bytes
+        with mapped(NEEDED_OF_S3, missing=pointer):
+            answer = await self._s3.get_object(Bucket=pointer.bucket, Key=pointer.key)
+            async with answer["Body"] as body:
+                if (size := answer["ContentLength"]) > most:
+                    body.close()
+                    raise BadMessage("too_large", f"{pointer} has {size} bytes; {most} are allowed")
+                return await body.read()
+
+    async def delete_object(self, pointer: Pointer) -> None:
+        """Delete the object that a message pointed at."""
+        assert self._s3 is not None
+        with mapped(NEEDED_OF_S3):
+            await self._s3.delete_object(Bucket=pointer.bucket, Key=pointer.key)
+
+    async def _enter(self) -> None:
+        options = self._options
+        session = AioSession(profile=options.profile)
+        session.register_component("data_loader", _descriptions())
+        if options.profile is not None:
+            session.get_scoped_config()  # raises for a profile that is not there
+        keys: dict[str, Any] = {}
+        if options.secret_access_key is not None:
+            keys["aws_access_key_id"] = options.access_key_id
+            keys["aws_secret_access_key"] = options.secret_access_key.get_secret_value()
+        config = AioConfig(
+            connect_timeout=options.connect_timeout.total_seconds(),
+            read_timeout=options.wait.total_seconds() + 10,
+            max_pool_connections=2 * options.pollers + 16,
+            retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
+            # The client's own name for itself and its look at what we ask take a sixth of the time of a call.
+            user_agent="hammerwork",
+            parameter_validation=False,
+        )
+        keys |= {"region_name": options.queue_region, "config": config}
+        enter = self._closing.enter_async_context
+        self._sqs = await enter(session.create_client("sqs", endpoint_url=options.endpoint_url, **keys))
+        if options.payload_buckets:
+            where = options.s3_endpoint_url or options.endpoint_url
+            self._s3 = await enter(session.create_client("s3", endpoint_url=where, **keys))
+        if not self.queue_url.startswith(("http://", "https://")):
+            self.queue_url = (await self._sqs.get_queue_url(QueueName=self.queue_url))["QueueUrl"]
+
+
+@cache
+def _descriptions() -> Loader:
+    """What the client knows of services. To read it takes a tenth of a second, so it is read once."""
+    return create_loader()
+
+
+@contextmanager
+def mapped(needed: str, *, missing: Pointer | None = None) -> Iterator[None]:
+    """Errors of the client as what the bridge's caller must do about them."""
+    try:
+        yield
+    except botocore.ClientError as error:
+        raise _of_answer(error, needed, missing) from error
+    except UNUSABLE as error:
+        raise Misconfigured(f"AWS cannot be asked: {error}", hint=_hint(error)) from error
+    except (botocore.BotoCoreError, OSError, TimeoutError) as error:
+        raise Disconnected(f"AWS does not answer: {error or type(error).__name__}") from error
+
+
+def _of_answer(error: Any, needed: str, missing: Pointer | None) -> Exception:
+    code = str(error.response.get("Error", {}).get("Code", ""))
+    said = f"{error.operation_name}: {code} {error.response.get('Error', {}).get('Message', '')}".rstrip()
+    if missing is not None and code in ("NoSuchKey", "404"):
+        return BadMessage("payload_missing", f"there is no {missing}")
+    if code == "NoSuchBucket":
+        return Misconfigured(said, hint="payload_buckets names a bucket that is not there")
+    if code in NO_QUEUE:
+        return Misconfigured(said, hint="create the queue, or check queue, region and account")
+    if code in LATER or "expired" in said.lower():
+        return Disconnected(f"{said} (is this machine's clock right?)")
+    if code in REFUSED:
+        return Misconfigured(said, hint=needed)
+    return Disconnected(said)
+
+
+def _hint(error: Exception) -> str:
+    match error:
+        case botocore.NoRegionError():
+            return "set region, or AWS_REGION"
+        case botocore.NoCredentialsError() | botocore.PartialCredentialsError():
+            return "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or give the machine a role"
+        case botocore.ProfileNotFound():
+            return "profile must be one of ~/.aws/config"
+        case _:
+            return "check queue, region and endpoint_url"

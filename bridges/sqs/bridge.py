@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, assert_never
 
 import structlog
@@ -18,6 +19,7 @@ log = structlog.get_logger(__name__)
 
 DAY = 86_400
 SHORT_VISIBILITY = 15.0
+LOOK = timedelta(seconds=1)
 
 
 class SqsBridge:
@@ -71,6 +73,12 @@ class SqsBridge:
         session, self._session = self._session, None
         if session is not None:
             await session.close()
+
+    def tap(self, most: int, kept: Mapping[str, int | None]) -> SqsBridge:
+        """One poller with short polls that receives no more than that, in tens. SQS counts a receive of each,
+        which a redrive policy sees, and a FIFO queue gives nobody the rest of their groups meanwhile."""
+        looking = {"pollers": 1, "wait": LOOK, "prefetch": max(MOST_A_CALL, most)}
+        return SqsBridge(f"{self.name} (tap)", self._options.model_copy(update=looking))
 
     async def guarantee(self) -> Guarantee:
         session = await self._session_type.open(self.name, self._options)

@@ -76,6 +76,11 @@ class RunningJob:
         self._stop: threading.Event | None = None
 
     @property
+    def payload_text(self) -> str | None:
+        """The payload as Postgres prints its JSON."""
+        return self._row["payload"]  # type: ignore[no-any-return]
+
+    @property
     def max_attempts(self) -> int:
         return self._row["max_attempts"]  # type: ignore[no-any-return]
 

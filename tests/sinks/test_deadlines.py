@@ -78,8 +78,13 @@ async def test_a_block_that_goes_on_for_a_while_is_cancelled_once() -> None:
 
 async def test_an_error_of_the_block_comes_out_as_it_is_also_when_the_time_is_over() -> None:
     deadlines = Deadlines(LIMIT)
-    with pytest.raises(ValueError, match="its own"), deadlines.begin():
-        try:
-            await asyncio.Event().wait()
-        finally:
-            raise ValueError("its own")
+
+    async def failing() -> None:
+        with deadlines.begin():
+            try:
+                await asyncio.Event().wait()
+            finally:
+                raise ValueError("its own")
+
+    with pytest.raises(ValueError, match="its own"):
+        await failing()

@@ -146,7 +146,7 @@ class RunningJob:
     async def _complete(self, connection: Connection) -> None:
         result = None if self.result is None else store.encode(self.result, "the result")
         completion = Completion(self.id, self.lease, time.monotonic() - self.started, result)
-        if not await store.complete(connection, self._worker, [completion]):
+        if await store.complete(connection, self._worker, [completion]):
             raise LeaseLost(f"job {self.id} is not ours any more; nothing was written")
 
     def enter_thread(self) -> None:

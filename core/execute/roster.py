@@ -66,7 +66,7 @@ class Wanted:
 
     def exhausted(self, found: Mapping[str, int]) -> set[str]:
         """The queues of which a claim that was not filled brought less than was asked for."""
-        return {queue for queue, limit in self.limits.items() if found.get(queue, 0) < min(limit, self.share)}
+        return {queue for queue in self.limits if found.get(queue, 0) < self.slots(queue, Priority.NORMAL)}
 
 
 class Roster:

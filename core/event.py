@@ -73,6 +73,8 @@ class DeliveryAttempt:
     cloud_event: Mapping[str, Json]
     attempt: int
     """1 for the first try of this event; the event's id stays the same over all of them."""
+    text: str | None = None
+    """`cloud_event` as JSON text, where it is at hand: who sends the whole of it need not make it anew."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

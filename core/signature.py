@@ -60,10 +60,18 @@ class SharedKey:
     until: datetime | None = None
     """From this moment on the key neither signs nor verifies; None: for good."""
 
+    _keyed: hmac.HMAC = field(init=False, repr=False, compare=False)
+
     scheme = "v1"
 
+    def __post_init__(self) -> None:
+        # Keyed once and copied for each signature: making one is half of the cost of signing an event.
+        object.__setattr__(self, "_keyed", hmac.new(self.secret, digestmod=hashlib.sha256))
+
     def sign(self, content: bytes) -> bytes:
-        return hmac.digest(self.secret, content, hashlib.sha256)
+        keyed = self._keyed.copy()
+        keyed.update(content)
+        return keyed.digest()
 
     def verifies(self, content: bytes, signature: bytes) -> bool:
         return hmac.compare_digest(self.sign(content), signature)

@@ -32,6 +32,8 @@ for less than this from now may start up to this much late."""
 TAKE_OVER_EVERY = 2.0
 RESCUE_EVERY = 1.0
 TIDY_EVERY = 60.0
+OWNERLESS_SHARE = 1000
+"""Looking for ownerless jobs reads the whole table of jobs, and may take a thousandth of the time."""
 PARTITIONS_AHEAD = 7
 LOCK_TIMEOUT = "set local lock_timeout = '1s'"
 """Whoever waits for a whole table makes everybody else wait behind it."""
@@ -58,6 +60,8 @@ class Upkeep:
         self._duty = Duty(database, "upkeep")
         self._rescued_at = 0.0
         self._tidied_at = 0.0
+        # Not at the start: beside a table of millions there is enough to do, and others have looked before.
+        self._ownerless_due = time.monotonic() + TIDY_EVERY
 
     async def run(self) -> None:
         """Keep up until cancelled."""
@@ -158,7 +162,10 @@ class Upkeep:
 
     async def tidy(self) -> None:
         """Find ownerless jobs, prune and drop what is past its time, make tomorrow's partitions."""
-        await self.rescue_ownerless()
+        began = time.monotonic()
+        if began >= self._ownerless_due:
+            await self.rescue_ownerless()
+            self._ownerless_due = began + OWNERLESS_SHARE * (time.monotonic() - began)
         for prune in ("prune_results", "prune_inbox"):
             pruned = PRUNE_AT_ONCE
             while pruned == PRUNE_AT_ONCE:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import NamedTuple
 
 import aiohttp
 from aiohttp.abc import AbstractResolver
@@ -16,6 +17,7 @@ from aiohttp.connector import Connection
 from aiohttp.http import HttpProcessingError, RawResponseMessage
 from yarl import URL
 
+from .deadlines import Deadlines
 from .egress import Egress
 
 KEEPALIVE = 4.0
@@ -36,8 +38,7 @@ class Limits:
     body: int
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What came back; `body` is its start, as far as it came in time."""
 
     status: int
@@ -63,7 +64,7 @@ class Endpoint:
         resolver: AbstractResolver | None = None,
     ) -> None:
         self._limits = limits
-        self._timeout = limits.timeout.total_seconds()
+        self._deadlines = Deadlines(limits.timeout.total_seconds())
         self._connect_timeout = aiohttp.ClientTimeout(
             connect=limits.connect_timeout.total_seconds(),
             ceil_threshold=math.inf,  # else a deadline is rounded up to whole seconds
@@ -83,13 +84,13 @@ class Endpoint:
         ).encode()
 
     async def close(self) -> None:
+        self._deadlines.close()
         await self.connections.close()
 
     async def post(self, headers: Mapping[str, str], body: bytes) -> Answer:
         """Send these bytes, and the answer. Once the status is read, the body's faults are no failure."""
-        deadline = self._loop.time() + self._timeout
         head = "\r\n".join([*_lines(headers), f"Content-Length: {len(body)}", "", ""]).encode()
-        async with asyncio.timeout_at(deadline):
+        with self._deadlines.begin() as deadline:
             connection = await self._connect()
             try:
                 message, content = await self._exchange(connection, self._start_of_head + head + body)
@@ -97,7 +98,7 @@ class Endpoint:
                 connection.close()
                 raise
         try:
-            start = await self._start_of(content, deadline)
+            start = await self._start_of(content, deadline.at)
         finally:
             _let_go(connection)
         return Answer(message.code, message.headers, start)

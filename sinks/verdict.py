@@ -15,6 +15,7 @@ from ..core.job import Dead, Done, Outcome, Retry, Snooze
 from .egress import RefusedAddress
 
 GONE = "gone"
+TAKEN = Done()
 THROTTLED = frozenset({429, 502, 503, 504})
 """The statuses whose Retry-After is honoured, as the Standard Webhooks specification has it."""
 
@@ -58,7 +59,7 @@ def judge(status: int, retry_after: str | None, longest: timedelta) -> tuple[Out
     """
     error = f"http_{status}"
     if 200 <= status < 300:
-        return Done(), None
+        return TAKEN, None
     if status == 410:
         return Dead(GONE), GONE
     if 300 <= status < 400:

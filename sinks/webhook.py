@@ -7,7 +7,6 @@ import re
 import ssl
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
@@ -106,12 +105,6 @@ class WebhookOptions(_Options):
         return self
 
 
-@dataclass(frozen=True, slots=True)
-class _Content:
-    headers: Mapping[str, str]
-    body: bytes
-
-
 class WebhookSink:
     """Implements `core.event.Sink` for one URL: at least once, with a stable `webhook-id`.
 
@@ -181,11 +174,11 @@ class WebhookSink:
         """One POST. Never raises for what the endpoint or the network does."""
         if self._endpoint is None:
             raise Unavailable(f"the sink {self.name} is not open")
-        content = _content(attempt.cloud_event, self._options.body)
-        headers = {**content.headers, **self._identity(attempt.event_id, content.body)}
+        headers, body = _content(attempt, self._options.body)
+        headers.update(self._identity(attempt.event_id, body))
         started = time.monotonic()
         try:
-            answer = await self._endpoint.post(headers, content.body)
+            answer = await self._endpoint.post(headers, body)
         except (aiohttp.ClientError, OSError) as failure:
             failed, error = judge_failure(failure)
             return DeliveryReport(outcome=failed, error=error, duration=time.monotonic() - started)
@@ -211,18 +204,21 @@ class WebhookSink:
 # --- what is sent --------------------------------------------------------------------------------
 
 
-def _content(event: Mapping[str, Json], form: Body) -> _Content:
+def _content(attempt: DeliveryAttempt, form: Body) -> tuple[dict[str, str], bytes]:
+    """The headers that say what is sent, and its bytes."""
+    event = attempt.cloud_event
     match form:
         case "cloudevents":
-            return _Content({"Content-Type": "application/cloudevents+json; charset=utf-8"}, _bytes(event))
+            body = _bytes(event) if attempt.text is None else attempt.text.encode()
+            return {"Content-Type": "application/cloudevents+json; charset=utf-8"}, body
         case "cloudevents-binary":
             attributes = {k: v for k, v in event.items() if k not in ("data", "datacontenttype")}
             headers = {f"ce-{name}": _ce_value(value) for name, value in attributes.items()}
             kind = str(event.get("datacontenttype", "application/json"))
-            return _Content({"Content-Type": kind, **headers}, _bytes(event.get("data")))
+            return {"Content-Type": kind, **headers}, _bytes(event.get("data"))
         case "standard":
-            body = {"type": event["type"], "timestamp": event["time"], "data": event.get("data")}
-            return _Content({"Content-Type": "application/json"}, _bytes(body))
+            standard = {"type": event["type"], "timestamp": event["time"], "data": event.get("data")}
+            return {"Content-Type": "application/json"}, _bytes(standard)
         case _:
             assert_never(form)
 

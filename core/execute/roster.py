@@ -66,7 +66,7 @@ class Wanted:
 
     def exhausted(self, found: Mapping[str, int]) -> set[str]:
         """The queues of which a claim that was not filled brought less than was asked for."""
-        return {queue for queue, limit in self.limits.items() if found.get(queue, 0) < min(limit, self.share)}
+        return {queue for queue in self.limits if found.get(queue, 0) < self.slots(queue, Priority.NORMAL)}
 
 
 class Roster:
@@ -189,15 +189,17 @@ class Roster:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _start(self) -> None:
+        functions = self.handlers.retry_functions
         while self._waiting and len(self._running) < self._concurrency:
             if not self._running:
                 self._empty.clear()
             job = self._waiting.popleft()
             self._running.add(job)
             self._counts.running[job.queue] += 1
-            route, functions = self.handlers[job.queue], self.handlers.retry_functions
             # Without a name, which would cost a seventh of the start: what tells of a job tells its id.
-            job.task = self._loop.create_task(run(job, route, self._threads, functions, self._ended))
+            job.task = self._loop.create_task(
+                run(job, self.handlers[job.queue], self._threads, functions, self._ended)
+            )
 
     def _ended(self, job: RunningJob, verdict: Verdict | None) -> None:
         self._running.remove(job)

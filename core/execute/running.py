@@ -76,6 +76,11 @@ class RunningJob:
         self._stop: threading.Event | None = None
 
     @property
+    def payload_text(self) -> str | None:
+        """The payload as Postgres prints its JSON."""
+        return self._row["payload"]  # type: ignore[no-any-return]
+
+    @property
     def max_attempts(self) -> int:
         return self._row["max_attempts"]  # type: ignore[no-any-return]
 
@@ -141,7 +146,7 @@ class RunningJob:
     async def _complete(self, connection: Connection) -> None:
         result = None if self.result is None else store.encode(self.result, "the result")
         completion = Completion(self.id, self.lease, time.monotonic() - self.started, result)
-        if not await store.complete(connection, self._worker, [completion]):
+        if await store.complete(connection, self._worker, [completion]):
             raise LeaseLost(f"job {self.id} is not ours any more; nothing was written")
 
     def enter_thread(self) -> None:

@@ -103,8 +103,7 @@ class Settler:
             try:
                 async with self._database.acquire() as connection:
                     with mapped_errors(self._database.where, sent=True):
-                        done = await write(connection, self._worker, batch)
-                        missing = set() if len(done) == len(batch) else {end.id for end in batch} - done
+                        missing = await write(connection, self._worker, batch)
                         if missing and unsure:
                             missing -= await self._ended_before(connection, batch)
                 self.settled += len(batch) - len(missing)

@@ -225,19 +225,19 @@ async def not_stored(connection: Fetcher, rows: Sequence[tuple[object, ...]]) ->
 
 
 async def complete(connection: Fetcher, worker: UUID, jobs: Sequence[Completion]) -> set[UUID]:
-    """Settle running jobs that succeeded; the ids that were this worker's to settle."""
-    done = await connection.fetch(statement("complete"), worker, *columns(jobs, 4))
-    return {row["id"] for row in done}
+    """Settle running jobs that succeeded; the ids that were not this worker's to settle."""
+    rows = await connection.fetch(statement("complete"), worker, *columns(jobs, 4))
+    return {row["id"] for row in rows}
 
 
 async def finish(connection: Fetcher, worker: UUID, jobs: Sequence[Finish]) -> set[UUID]:
-    """Settle running jobs that did not succeed; the ids that were this worker's to settle."""
-    rows = [
+    """Settle running jobs that did not succeed; the ids that were not this worker's to settle."""
+    given = [
         (f.id, f.lease, str(f.state), f.cause, f.error, f.traceback, f.seconds, f.dead_letter_id)
         for f in jobs
     ]
-    done = await connection.fetch(statement("finish"), worker, *columns(rows, 8))
-    return {row["id"] for row in done}
+    rows = await connection.fetch(statement("finish"), worker, *columns(given, 8))
+    return {row["id"] for row in rows}
 
 
 async def requeue(connection: Fetcher, worker: UUID, jobs: Sequence[Requeue]) -> Sequence[Row]:

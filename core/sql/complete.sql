@@ -1,6 +1,7 @@
 -- $1 worker uuid; a row a job: $2 ids uuid[], $3 leases bigint[], $4 seconds float8[] (how long the handler
 -- ran), $5 results text[] (JSON; null where there is none, as a whole or one by one)
--- What finish.sql does, for the end that nearly all jobs have. Returns the ids that were ours to complete.
+-- What finish.sql does, for the end that nearly all jobs have. Returns the ids that were not ours to complete:
+-- usually none, where the others would be a row each to send and to read.
 -- The arrays stand in sub-selects and the fence in a CASE so that the planner takes them for few and the fence
 -- for likely: it would read the whole table for each batch, or once a job, instead of the primary key.
 with verdict as (
@@ -32,4 +33,4 @@ with verdict as (
     from gone
     where (select hammerwork.event_wanted('job.completed')) and queue not like 'sink.%'
 )
-select id from gone
+select id from verdict where id not in (select id from gone)

@@ -1,8 +1,8 @@
 -- $1 worker uuid; a row a job: $2 ids uuid[], $3 leases bigint[], $4 states text[] (cancelled, dead),
 -- $5 causes text[] (failed, timed_out, lost or null), $6 errors text[], $7 tracebacks text[],
 -- $8 seconds float8[] (how long the handler ran), $9 dead letter ids uuid[] (used where the state is dead)
--- Ends running jobs that did not succeed. Returns the ids that were ours to finish; any other id is held by
--- somebody else by now. (The sub-selects and the CASE: as in complete.sql.)
+-- Ends running jobs that did not succeed. Returns the ids that were not ours to finish, but somebody else's by
+-- now. (The sub-selects and the CASE: as in complete.sql.)
 with verdict as (
     select * from unnest((select $2::uuid[]), (select $3::bigint[]), (select $4::text[]), (select $5::text[]),
                          (select $6::text[]), (select $7::text[]), (select $8::float8[]), (select $9::uuid[]))
@@ -47,4 +47,4 @@ with verdict as (
       and change.type in (select unnest(types) from hammerwork.sinks)
     order by id, change.step
 )
-select id from gone
+select id from verdict where id not in (select id from gone)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -16,6 +17,7 @@ from .payloads import SMALL, payloads
 
 CONCURRENCY = 500
 QUEUES = ("bench",)
+SETTLED = "select count(*) from hammerwork.history"
 
 
 async def fill(queue: Queue, jobs: int, *, size: int = SMALL, queues: Sequence[str] = QUEUES) -> None:
@@ -25,17 +27,28 @@ async def fill(queue: Queue, jobs: int, *, size: int = SMALL, queues: Sequence[s
     await queue.enqueue_many([Job(next(names), payload) for payload in given])
 
 
-async def empty(queue: Queue, jobs: int, *, queues: Sequence[str] = QUEUES) -> None:
+async def empty(
+    queue: Queue, jobs: int, tasks: asyncio.TaskGroup, *, queues: Sequence[str] = QUEUES
+) -> Worker:
     """Run `jobs` jobs in this process with everything on: fenced, with history, durable, heartbeat and upkeep
-    beside it. Returns when the worker has settled what it had claimed."""
-    ended = itertools.count(1)
+    beside it. Returns the worker, which is still to be stopped, when the last of them is settled."""
+    worker = Worker(queue, dict.fromkeys(queues, _nothing), concurrency=CONCURRENCY)
+    tasks.create_task(worker.run(), name="worker")
+    await settled(queue, worker, jobs)
+    return worker
 
-    async def handle(_job: object) -> None:
-        if next(ended) == jobs:
-            worker.stop()
 
-    worker = Worker(queue, dict.fromkeys(queues, handle), concurrency=CONCURRENCY)
-    await worker.run()
+async def settled(queue: Queue, worker: Worker, jobs: int) -> None:
+    """Wait until this worker has run so many jobs and all of them are seen in the history."""
+    while worker.counts.ended.total() < jobs:  # noqa: ASYNC110
+        await asyncio.sleep(0.005)
+    async with queue.database.acquire() as connection:
+        while await connection.fetchval(SETTLED) < jobs:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+
+
+async def _nothing(_job: object) -> None:
+    """The handler."""
 
 
 @asynccontextmanager

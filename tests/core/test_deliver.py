@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import defaultdict
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -129,6 +130,7 @@ async def test_an_event_is_delivered_and_logged(queue: Queue) -> None:
     (attempt,) = sink.taken
     assert (attempt.attempt, attempt.event_id) == (1, attempt.cloud_event["id"])
     assert attempt.cloud_event["type"] == "dev.hammerwork.job.enqueued"
+    assert json.loads(attempt.text or "") == attempt.cloud_event
     (record,) = await operate.deliveries(queue.database, "billing")
     assert (record.event_id, record.attempt, record.status, record.outcome) == (
         attempt.event_id,

@@ -11,7 +11,7 @@ from datetime import timedelta
 import asyncpg
 import pytest
 
-from hammerwork.core.errors import Disconnected, Unavailable
+from hammerwork.core.errors import Disconnected, Misconfigured, Unavailable
 from hammerwork.core.ingest.decode import Decoder
 from hammerwork.core.ingest.intake import Intake
 from hammerwork.core.ingest.mapping import CallableMapping, FieldMapping, Mapper
@@ -190,6 +190,15 @@ async def test_a_batch_ahead_that_cannot_be_mapped_goes_back_alone(
     assert broker.settled == ["a", "b"]
     assert broker.released == ["b"]
     assert sorted(await stored(connection)) == ["a", "b"]
+
+
+async def test_a_bridge_that_has_worked_is_opened_again_soon_when_its_broker_calls_it_misconfigured(
+    database: Database,
+) -> None:
+    broker = ScriptedBroker(["a"], Misconfigured("no such queue"), ["b"])
+    async with running(intake_of(database, broker)):
+        await has_settled(broker, 2)  # sooner than a bridge that never worked is tried again
+    assert (broker.opened, broker.settled) == (2, ["a", "b"])
 
 
 async def test_only_a_message_in_company_waits_for_more(database: Database) -> None:

@@ -50,12 +50,13 @@ def released(row: Any, **changes: Any) -> Requeue:
 
 
 async def settle(database: Database, worker: UUID, verdict: Verdict) -> set[UUID]:
+    """The ids that were settled."""
     async with database.acquire() as connection:
         match verdict:
             case Completion():
-                return await store.complete(connection, worker, [verdict])
+                return {verdict.id} - await store.complete(connection, worker, [verdict])
             case Finish():
-                return await store.finish(connection, worker, [verdict])
+                return {verdict.id} - await store.finish(connection, worker, [verdict])
             case Requeue():
                 return {row["id"] for row in await store.requeue(connection, worker, [verdict])}
 

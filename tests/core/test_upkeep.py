@@ -205,6 +205,30 @@ async def test_jobs_without_any_worker_are_found(queue: Queue, connection: async
     assert (await queue.get(job.id)).state is JobState.AVAILABLE
 
 
+async def test_ownerless_jobs_are_looked_for_as_rarely_as_that_is_dear_and_not_at_the_start(
+    queue: Queue, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def left_ownerless() -> Job:
+        job = Job("orders")
+        await queue.enqueue(job)
+        await claimed_by(queue, await worker_that_beat(connection, timedelta(0)))
+        await connection.execute("delete from hammerwork.workers")
+        return job
+
+    first = await left_ownerless()
+    await Upkeep(queue.database).tidy()
+    assert (await queue.get(first.id)).state is JobState.RUNNING
+    monkeypatch.setattr(upkeep, "TIDY_EVERY", 0.0)
+    monkeypatch.setattr(upkeep, "OWNERLESS_SHARE", 1_000_000)
+    patient = Upkeep(queue.database)
+    await patient.tidy()
+    assert (await queue.get(first.id)).state is JobState.AVAILABLE
+    await queue.cancel(first.id, "in the way of the next")
+    second = await left_ownerless()
+    await patient.tidy()
+    assert (await queue.get(second.id)).state is JobState.RUNNING
+
+
 async def test_a_worker_that_still_holds_jobs_does_not_leave_the_list(
     queue: Queue, connection: asyncpg.Connection
 ) -> None:

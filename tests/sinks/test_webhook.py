@@ -46,6 +46,16 @@ async def test_an_event_is_posted_as_a_signed_cloud_event(server: HostileServer)
     assert Webhook(secret).verify(request.body, request.headers) == EVENT.cloud_event("/hammerwork")
 
 
+async def test_the_stored_text_is_sent_as_it_is_and_signed(server: HostileServer) -> None:
+    secret, text = new_secret(), '{"id": "1", "data": 0.10, "source": "/wörk", "huge": 123456789012345678901}'
+    given = DeliveryAttempt(event_id="1", cloud_event=json.loads(text), attempt=1, text=text)
+    async with sink(server.url(), {"secrets": [secret]}) as opened:
+        await opened.deliver(given)
+    (request,) = server.requests
+    assert request.body == text.encode()
+    assert Webhook(secret).verify(request.body, request.headers) == json.loads(text)
+
+
 async def test_the_standard_body_is_type_timestamp_and_data(server: HostileServer) -> None:
     await deliver(server.url(), {"body": "standard"})
     event = EVENT.cloud_event("/")

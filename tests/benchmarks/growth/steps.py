@@ -64,8 +64,10 @@ async def _figures(
         async with arena.measured(jobs) as enqueued:
             await fill(queue, jobs, size=size, queues=queues)
         await arena.analyse()
-        async with arena.measured(jobs) as drained:
-            await empty(queue, jobs, queues=queues)
+        async with asyncio.TaskGroup() as tasks:
+            async with arena.measured(jobs) as drained:
+                worker = await empty(queue, jobs, tasks, queues=queues)
+            worker.stop()
     return {"enqueue": RATE.of(enqueued), "drain": RATE.of(drained), **_costs(enqueued, drained)}
 
 

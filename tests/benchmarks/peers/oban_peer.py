@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import sys
-from itertools import cycle, islice
-from pathlib import Path
 
-import uvloop
+from commands import obey
 from oban import Oban, job
 from oban.schema import install as install_schema
 from spent import Spent
@@ -45,13 +41,13 @@ async def enqueue(dsn: str, payloads: list[object]) -> Spent:
     return spent
 
 
-async def drain(dsn: str, jobs: int, limit: int) -> Spent:
+async def drain(dsn: str, jobs: int, limit: str) -> Spent:
     """Until every job is marked as completed."""
     global awaited
     awaited = jobs
     async with await Oban.create_pool(dsn) as pool:
         spent = Spent()
-        async with Oban(pool=pool, queues={"bench": limit}), pool.connection() as connection:
+        async with Oban(pool=pool, queues={"bench": int(limit)}), pool.connection() as connection:
             await complete.wait()
             while (await (await connection.execute(STATES)).fetchone())[0]:  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
@@ -59,16 +55,5 @@ async def drain(dsn: str, jobs: int, limit: int) -> Spent:
     return spent
 
 
-def main(command: str, dsn: str, jobs: str, payloads: str, setting: str) -> None:
-    match command:
-        case "install":
-            uvloop.run(install(dsn))
-        case "enqueue":
-            given = cycle(json.loads(Path(payloads).read_text()))
-            uvloop.run(enqueue(dsn, list(islice(given, int(jobs))))).report()
-        case "drain":
-            uvloop.run(drain(dsn, int(jobs), int(setting))).report()
-
-
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    obey(install, enqueue, drain)

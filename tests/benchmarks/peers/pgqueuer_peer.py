@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 from datetime import timedelta
-from itertools import cycle, islice
-from pathlib import Path
 
 import asyncpg
-import uvloop
+from commands import obey
 from pgqueuer import PgQueuer
 from pgqueuer.adapters.persistence.queries import Queries
 from pgqueuer.models import Job
@@ -67,16 +64,5 @@ async def drain(dsn: str, jobs: int, setting: str) -> Spent:
     return spent
 
 
-def main(command: str, dsn: str, jobs: str, payloads: str, setting: str) -> None:
-    match command:
-        case "install":
-            uvloop.run(install(dsn))
-        case "enqueue":
-            given = cycle(json.loads(Path(payloads).read_text()))
-            uvloop.run(enqueue(dsn, list(islice(given, int(jobs))))).report()
-        case "drain":
-            uvloop.run(drain(dsn, int(jobs), setting)).report()
-
-
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    obey(install, enqueue, drain)

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import sys
-from itertools import cycle, islice
-from pathlib import Path
 
-import uvloop
+from commands import obey
 from procrastinate import App, PsycopgConnector
 from spent import Spent
 
@@ -25,13 +21,13 @@ def application(dsn: str) -> App:
     return app
 
 
-async def install(app: App) -> None:
-    async with app.open_async():
+async def install(dsn: str) -> None:
+    async with application(dsn).open_async() as app:
         await app.schema_manager.apply_schema_async()
 
 
-async def enqueue(app: App, payloads: list[dict[str, object]]) -> Spent:
-    async with app.open_async():
+async def enqueue(dsn: str, payloads: list[dict[str, object]]) -> Spent:
+    async with application(dsn).open_async() as app:
         task = app.tasks["nothing"]
         spent = Spent()
         for start in range(0, len(payloads), BATCH):
@@ -40,10 +36,10 @@ async def enqueue(app: App, payloads: list[dict[str, object]]) -> Spent:
     return spent
 
 
-async def drain(app: App, setting: str) -> Spent:
+async def drain(dsn: str, _jobs: int, setting: str) -> Spent:
     """Until every worker finds nothing more. A finished job is marked, or deleted where that is faster."""
     workers, concurrency, delete = setting.split()
-    async with app.open_async():
+    async with application(dsn).open_async() as app:
         spent = Spent()
         await asyncio.gather(
             *(
@@ -61,17 +57,5 @@ async def drain(app: App, setting: str) -> Spent:
     return spent
 
 
-def main(command: str, dsn: str, jobs: str, payloads: str, setting: str) -> None:
-    app = application(dsn)
-    match command:
-        case "install":
-            uvloop.run(install(app))
-        case "enqueue":
-            given = cycle(json.loads(Path(payloads).read_text()))
-            uvloop.run(enqueue(app, list(islice(given, int(jobs))))).report()
-        case "drain":
-            uvloop.run(drain(app, setting)).report()
-
-
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    obey(install, enqueue, drain)

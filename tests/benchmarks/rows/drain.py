@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 from functools import partial
 
@@ -32,8 +33,10 @@ async def drain(arena: Arena, jobs: int = JOBS) -> Measure:
     async with Queue(arena.dsn) as queue:
         await fill(queue, jobs)
         await arena.analyse()
-        async with arena.measured(jobs) as measure:
-            await empty(queue, jobs)
+        async with asyncio.TaskGroup() as tasks:
+            async with arena.measured(jobs) as measure:
+                worker = await empty(queue, jobs, tasks)
+            worker.stop()
     return measure
 
 

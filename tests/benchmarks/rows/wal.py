@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from functools import partial
 
 from hammerwork.core.queue import Queue
@@ -18,9 +19,11 @@ WIDE = 4 * KIB
 
 async def whole_life(arena: Arena, size: int, jobs: int) -> Measure:
     """Enqueue, then drain; the payloads do not compress."""
-    async with Queue(arena.dsn) as queue, arena.measured(jobs) as measure:
-        await fill(queue, jobs, size=size)
-        await empty(queue, jobs)
+    async with Queue(arena.dsn) as queue, asyncio.TaskGroup() as tasks:
+        async with arena.measured(jobs) as measure:
+            await fill(queue, jobs, size=size)
+            worker = await empty(queue, jobs, tasks)
+        worker.stop()
     return measure
 
 

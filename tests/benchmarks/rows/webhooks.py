@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 import aiohttp
 import structlog
 
-from hammerwork.core.event import DeliveryAttempt, DeliveryReport, Event, EventType
+from hammerwork.core.event import Event, EventType
 from hammerwork.core.execute.worker import Worker
 from hammerwork.core.identity import new_id
 from hammerwork.core.job import Job, Json
@@ -29,25 +29,10 @@ from ..measure import RATE, Measure
 from ..payloads import encoded, payloads
 from ..receiver import receiver
 from ..row import Bar, Row, Side
+from ..working import settled
 
 EVENTS = 20_000
 CONCURRENCY = 50
-
-
-class _CountedSink(WebhookSink):
-    """Says when it has delivered so many events."""
-
-    def __init__(self, options: WebhookOptions, awaited: int) -> None:
-        super().__init__("bench", options)
-        self._awaited = awaited
-        self.complete = asyncio.Event()
-
-    async def deliver(self, attempt: DeliveryAttempt) -> DeliveryReport:
-        report = await super().deliver(attempt)
-        self._awaited -= 1
-        if not self._awaited:
-            self.complete.set()
-        return report
 
 
 async def deliver(arena: Arena) -> Measure:
@@ -56,18 +41,19 @@ async def deliver(arena: Arena) -> Measure:
         options = WebhookOptions.model_validate(
             {"url": url, "secrets": [new_secret()], "allow_http": True, "allow_networks": ["127.0.0.0/8"]}
         )
-        sink = _CountedSink(options, EVENTS)
+        sink = WebhookSink("bench", options)
         await sink.open()
-        await queue.database.fetch("register_sink", "bench", "webhook", [str(EventType.COMPLETED)])
+        await queue.database.fetch("register_sink", sink.name, "webhook", [str(EventType.COMPLETED)])
         await queue.enqueue_many([Job("sink.bench", event) for event in _events()])
         policy = DeliveryPolicy(concurrency=CONCURRENCY)
         deliveries = DeliveryLog(queue.database, sink.name, disable_after=policy.disable_after)
-        worker = Worker(queue, delivery_handlers(deliveries, sink, policy), concurrency=CONCURRENCY)
         with _logging():
-            async with arena.measured(EVENTS) as measure:
-                logging_them = asyncio.create_task(deliveries.run(), name="delivery log")
-                working = asyncio.create_task(worker.run(), name="worker")
-                await sink.complete.wait()
+            worker = Worker(queue, delivery_handlers(deliveries, sink, policy), concurrency=CONCURRENCY)
+            async with asyncio.TaskGroup() as tasks:
+                async with arena.measured(EVENTS) as measure:
+                    logging_them = tasks.create_task(deliveries.run(), name="delivery log")
+                    working = tasks.create_task(worker.run(), name="worker")
+                    await settled(queue, worker, EVENTS)
                 worker.stop()
                 await working
                 logging_them.cancel()

@@ -98,7 +98,7 @@ class NatsLink:
         except BaseException as error:
             await link.close()
             if isinstance(error, Error | OSError | TimeoutError):
-                raise _translated(link._faults[-1] if link._faults else error) from error
+                raise _most_telling([*link._faults, error]) from error
             raise
         return link
 
@@ -225,6 +225,12 @@ class NatsLink:
         if not self._dead.done():
             self._dead.set_result(None)
         self._arrival.set()
+
+
+def _most_telling(faults: Sequence[BaseException]) -> Misconfigured | Disconnected:
+    """Of several faults of one try to connect: a refusal often ends with a connection that is reset."""
+    told = [_translated(fault) for fault in faults]
+    return next((fault for fault in told if isinstance(fault, Misconfigured)), told[0])
 
 
 def _translated(error: BaseException) -> Misconfigured | Disconnected:

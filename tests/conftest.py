@@ -13,10 +13,14 @@ from hammerwork.core.queue import Queue
 
 from .services import ServiceMissing
 from .services.aws import AwsService, find_aws
+from .services.broker import BrokerService
+from .services.mqtt import find_mqtt
+from .services.nats import find_nats
 from .services.postgres import OLDEST, PostgresService, find_postgres
 from .services.rabbitmq import RabbitmqService, find_rabbitmq
+from .services.redis import find_redis
 
-Service = TypeVar("Service", PostgresService, RabbitmqService, AwsService)
+Service = TypeVar("Service", PostgresService, RabbitmqService, AwsService, BrokerService)
 
 
 @pytest.fixture(scope="session")
@@ -41,6 +45,24 @@ def rabbitmq_service() -> Iterator[RabbitmqService]:
 def aws_service() -> Iterator[AwsService]:
     """An emulator of SQS, Kinesis and S3, started at most once a session."""
     yield from _running(find_aws)
+
+
+@pytest.fixture(scope="session")
+def redis_service() -> Iterator[BrokerService]:
+    """A Redis server, started at most once a session."""
+    yield from _running(find_redis)
+
+
+@pytest.fixture(scope="session")
+def nats_service() -> Iterator[BrokerService]:
+    """A NATS server with JetStream, started at most once a session."""
+    yield from _running(find_nats)
+
+
+@pytest.fixture(scope="session")
+def mqtt_service() -> Iterator[BrokerService]:
+    """A Mosquitto server, started at most once a session."""
+    yield from _running(find_mqtt)
 
 
 @pytest.fixture

@@ -8,6 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from ..plugins.places import mqtt_topic as mqtt_topic
+from ..plugins.places import nats_stream as nats_stream
+from ..plugins.places import redis_stream as redis_stream
 from ..services.postgres import PostgresService
 
 

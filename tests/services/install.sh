@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs the servers that the tests start for themselves, from Debian's packages, as root.
 #
-#   tests/services/install.sh [rabbitmq] [postgres]     (both, without arguments)
+#   tests/services/install.sh [rabbitmq] [postgres] [redis] [nats] [mqtt]     (all, without arguments)
 #
 # Leaves alone what is there, what HAMMERWORK_TEST_*_URL names, and a machine whose Docker engine
 # answers. Nothing that it installs is started. It never fails: it says what will be skipped instead.
@@ -9,9 +9,18 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 policy=/usr/sbin/policy-rc.d
-declare -A package=([rabbitmq]=rabbitmq-server [postgres]=postgresql-15)
-declare -A server=([rabbitmq]=/usr/lib/rabbitmq/bin/rabbitmq-server [postgres]=/usr/lib/postgresql/15/bin/postgres)
-declare -A url=([rabbitmq]=${HAMMERWORK_TEST_RABBITMQ_URL:-} [postgres]=${HAMMERWORK_TEST_POSTGRES_URL:-})
+declare -A package=(
+    [rabbitmq]=rabbitmq-server [postgres]=postgresql-15 [redis]=redis-server [nats]=nats-server [mqtt]=mosquitto
+)
+declare -A server=(
+    [rabbitmq]=/usr/lib/rabbitmq/bin/rabbitmq-server [postgres]=/usr/lib/postgresql/15/bin/postgres
+    [redis]=/usr/bin/redis-server [nats]=/usr/sbin/nats-server [mqtt]=/usr/sbin/mosquitto
+)
+declare -A url=(
+    [rabbitmq]=${HAMMERWORK_TEST_RABBITMQ_URL:-} [postgres]=${HAMMERWORK_TEST_POSTGRES_URL:-}
+    [redis]=${HAMMERWORK_TEST_REDIS_URL:-} [nats]=${HAMMERWORK_TEST_NATS_URL:-}
+    [mqtt]=${HAMMERWORK_TEST_MQTT_URL:-}
+)
 
 missing() {
     local name
@@ -42,7 +51,7 @@ apt() {
     DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=120 "$@" >/dev/null
 }
 
-(($#)) || set -- rabbitmq postgres
+(($#)) || set -- rabbitmq postgres redis nats mqtt
 mapfile -t wanted < <(missing "$@")
 if ((${#wanted[@]} == 0)) || docker_answers; then
     exit 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from dataclasses import replace
 from pathlib import Path
 
 import aio_pika
@@ -11,11 +12,15 @@ import asyncpg
 import pytest
 from aiobotocore.session import get_session
 
-from . import ServiceMissing, docker_answers
+from . import NotOurs, ServiceMissing, docker_answers
 from . import aws as aws_room
+from . import mqtt as mqtt_room
+from . import nats as nats_room
 from . import postgres as postgres_room
 from . import rabbitmq as rabbitmq_room
+from . import redis as redis_room
 from .aws import AwsService, find_aws
+from .broker import Recipe, find_broker
 from .postgres import OLDEST, PostgresService, find_postgres
 from .proxy import FaultProxy
 from .rabbitmq import RabbitmqService, find_rabbitmq
@@ -114,6 +119,24 @@ async def test_aws_hands_out_what_was_sent_to_a_queue_a_stream_and_a_bucket(aws_
         await s3.create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
         await s3.put_object(Bucket=name, Key="a", Body=b"stored")
         assert await (await s3.get_object(Bucket=name, Key="a"))["Body"].read() == b"stored"
+
+
+@pytest.mark.parametrize(
+    "recipe", [redis_room.RECIPE, nats_room.RECIPE, mqtt_room.RECIPE], ids=lambda r: r.name
+)
+async def test_a_small_broker_is_found_by_its_url_or_says_how_to_get_it(
+    monkeypatch: pytest.MonkeyPatch, recipe: Recipe
+) -> None:
+    monkeypatch.setenv(recipe.variable, f"{recipe.scheme}://elsewhere:3")
+    named = find_broker(recipe)
+    assert (named.address, named.ours) == (("elsewhere", 3), False)
+    with pytest.raises(NotOurs, match="not ours"):
+        named.restart()
+    if docker_answers():
+        pytest.skip("a Docker engine answers, so nothing is missing")
+    monkeypatch.delenv(recipe.variable)
+    with pytest.raises(ServiceMissing, match=f"apt-get install {recipe.package}"):
+        find_broker(replace(recipe, program=Path("/nowhere")))
 
 
 async def test_a_cut_commit_is_stored_though_the_client_was_never_told(

@@ -1,0 +1,96 @@
+"""How the extras reach their servers: a URL that holds the credentials, and TLS."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from pydantic import SecretStr
+
+from . import Misconfigured
+from .options import Options
+
+
+class TlsOptions(Options):
+    """PEM files for a TLS connection; without `ca_file` the system's authorities are trusted."""
+
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """What a URL says. `shown` is the URL without user, password and query, fit for logs."""
+
+    host: str
+    port: int
+    username: str | None
+    password: str | None
+    path: str
+    shown: str
+    tls: bool
+
+    def __repr__(self) -> str:
+        return f"Address({self.shown})"
+
+
+def address_of(url: SecretStr, tls: TlsOptions, *, schemes: Mapping[str, int], secure: str) -> Address:
+    """The parts of `url`. `schemes` gives the default port of each scheme, `secure` is the one with TLS.
+
+    Raises Misconfigured for a URL that cannot be used.
+    """
+    hint = f"{secure}://user:password@host:port, with what is not a letter or digit in % notation"
+    try:
+        parts = urlsplit(url.get_secret_value())
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        # The cause is cut off: its text could quote the password.
+        raise Misconfigured("url cannot be read", hint=hint) from None
+    if parts.scheme not in schemes or not host:
+        names = " or ".join(f"{scheme}://" for scheme in schemes)
+        raise Misconfigured(f"url must be {names} with a host, not {parts.scheme!r}", hint=hint)
+    if parts.query or parts.fragment:
+        raise Misconfigured("url must not carry a query", hint="use the settings of the plugin")
+    if parts.scheme != secure and tls != TlsOptions():
+        raise Misconfigured(f"tls is set but the url is {parts.scheme}://", hint=f"write {secure}://")
+    bracketed = f"[{host}]" if ":" in host else host
+    port = port or schemes[parts.scheme]
+    return Address(
+        host=host,
+        port=port,
+        username=unquote(parts.username) if parts.username else None,
+        password=unquote(parts.password) if parts.password else None,
+        path=unquote(parts.path.strip("/")),
+        shown=f"{parts.scheme}://{bracketed}:{port}{parts.path.rstrip('/')}",
+        tls=parts.scheme == secure,
+    )
+
+
+def tls_context(options: TlsOptions) -> ssl.SSLContext:
+    """TLS 1.2 and newer, the server verified. Blocks for reading files. Raises Misconfigured."""
+    try:
+        context = ssl.create_default_context(cafile=options.ca_file)
+        if options.cert_file is not None:
+            context.load_cert_chain(options.cert_file, options.key_file)
+    except (OSError, ValueError) as error:  # an SSLError is an OSError
+        raise Misconfigured(
+            f"the TLS files cannot be used: {error}",
+            hint="check tls.ca_file, tls.cert_file and tls.key_file: PEM, readable, without a passphrase",
+        ) from error
+    return context
+
+
+def distrusted(error: BaseException | None) -> bool:
+    """Whether a failure to connect comes down to a certificate that was not accepted."""
+    while error is not None:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+TLS_HINT = "set tls.ca_file to the authority of the server"

@@ -1,0 +1,133 @@
+"""The kit on Redis Streams, in and out, through a proxy that cuts and stalls."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import pytest
+
+from hammerwork.plugins import Json, Message
+from hammerwork.plugins.conformance import (
+    BridgeContract,
+    BridgeHarness,
+    Received,
+    SinkContract,
+    SinkHarness,
+)
+from hammerwork.plugins.redis import RedisBridge, RedisSink
+
+from ..plugins.redis_stream import RedisStream
+from ..services import free_port
+from ..services.broker import PASSWORD, USER, BrokerService
+from ..services.proxy import FaultProxy
+
+
+def url_at(port: int) -> str:
+    return f"redis://{USER}:{PASSWORD}@127.0.0.1:{port}"
+
+
+@dataclass(kw_only=True)
+class StreamHarness(BridgeHarness):
+    """A stream of the test's own, and entries with a field for everything that they carry."""
+
+    service: BrokerService
+    stream: RedisStream
+    proxy: FaultProxy
+
+    async def publish(self, messages: Sequence[Message]) -> None:
+        for message in messages:
+            said = {"body": message.body, "id": message.id, "key": message.key, **message.headers}
+            flat = [part for name, value in said.items() if value is not None for part in (name, value)]
+            await self.stream.add(*flat)
+
+    async def unsettled(self) -> int:
+        groups = await self.stream.ask("XINFO", "GROUPS", self.stream.name)
+        if not groups:
+            return int(await self.stream.ask("XLEN", self.stream.name))
+        group = dict(zip(groups[0][::2], groups[0][1::2], strict=True))
+        return int(group[b"pending"]) + int(group[b"lag"])
+
+    async def restart(self) -> None:
+        await asyncio.to_thread(self.service.restart)
+
+    async def cut(self) -> None:
+        self.proxy.cut()
+
+    async def unreachable(self) -> Mapping[str, Json]:
+        return {**self.options, "url": url_at(free_port())}
+
+
+class TestRedisBridge(BridgeContract):
+    plugin = RedisBridge
+    kind = "redis"
+
+    @pytest.fixture
+    async def harness(
+        self, redis_service: BrokerService, redis_stream: RedisStream
+    ) -> AsyncIterator[BridgeHarness]:
+        await redis_stream.ask("XGROUP", "CREATE", redis_stream.name, "hammerwork", "0", "MKSTREAM")
+        async with FaultProxy(*redis_service.address) as proxy:
+            yield StreamHarness(
+                service=redis_service,
+                stream=redis_stream,
+                proxy=proxy,
+                options={
+                    "url": url_at(proxy.port),
+                    "stream": redis_stream.name,
+                    "body_field": "body",
+                    "key_field": "key",
+                    "identity": {"field": "id"},
+                    "lease": 1,
+                },
+                secrets=[PASSWORD],
+                lease=1.0,
+            )
+
+
+@dataclass(kw_only=True)
+class EventsHarness(SinkHarness):
+    """A stream of the test's own that events are added to."""
+
+    service: BrokerService
+    stream: RedisStream
+    proxy: FaultProxy
+
+    async def received(self) -> Sequence[Received]:
+        found = []
+        for _, flat in await self.stream.ask("XRANGE", self.stream.name, "-", "+"):
+            fields = {flat[n].decode(): flat[n + 1].decode() for n in range(0, len(flat), 2)}
+            found.append(
+                Received(event_id=fields["id"], event={**fields, "data": json.loads(fields["data"])})
+            )
+        return found
+
+    async def restart(self) -> None:
+        await asyncio.to_thread(self.service.restart)
+
+    async def hang(self) -> None:
+        self.proxy.blackhole()
+
+    async def unreachable(self) -> Mapping[str, Json]:
+        return {**self.options, "url": url_at(free_port())}
+
+
+class TestRedisSink(SinkContract):
+    plugin = RedisSink
+    kind = "redis"
+
+    @pytest.fixture
+    async def harness(
+        self, redis_service: BrokerService, redis_stream: RedisStream
+    ) -> AsyncIterator[SinkHarness]:
+        async with FaultProxy(*redis_service.address) as proxy:
+            yield EventsHarness(
+                service=redis_service,
+                stream=redis_stream,
+                proxy=proxy,
+                options={"url": url_at(proxy.port), "stream": redis_stream.name, "timeout": 1},
+                secrets=[PASSWORD],
+                answers_within=4.0,
+            )

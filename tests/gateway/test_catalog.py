@@ -61,7 +61,8 @@ def test_an_unknown_type_is_refused_with_the_nearest_match() -> None:
 def test_a_type_like_no_other_is_refused_with_what_there_is() -> None:
     with pytest.raises(Misconfigured) as refused:
         catalog.bridges.find("zzz")
-    assert refused.value.hint == "there are http, rabbitmq, sqs; or name package.module:name"
+    known = ", ".join(catalog.bridges.names())
+    assert refused.value.hint == f"there are {known}; or name package.module:name"
 
 
 def test_a_type_whose_client_is_missing_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

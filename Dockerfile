@@ -9,7 +9,7 @@ RUN pip install --no-cache-dir --no-index --find-links /wheels --upgrade setupto
 COPY . .
 RUN pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . \
  && python -m venv /opt/hammerwork \
- && /opt/hammerwork/bin/pip install --no-cache-dir --no-index --find-links /wheels "hammerwork[rabbitmq,aws,ed25519]"
+ && /opt/hammerwork/bin/pip install --no-cache-dir --no-index --find-links /wheels "hammerwork[rabbitmq,kafka,aws,ed25519]"
 
 FROM python:3.11-slim
 RUN useradd --uid 10001 --home-dir /app --create-home hammerwork

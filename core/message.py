@@ -238,7 +238,8 @@ class Offsets(Protocol):
         ...
 
     async def begin(self, starts: Mapping[str, int]) -> None:
-        """Begin partitions that were taken and have no offset yet at these ones. Raises Unavailable."""
+        """Go on at these offsets in partitions that were taken: where they have none yet, and where the log
+        holds something else than was expected. With nothing of them in hand. Raises Unavailable."""
         ...
 
     def leave(self, partitions: Sequence[str]) -> None:

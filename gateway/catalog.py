@@ -187,6 +187,7 @@ bridges: Catalog[Bridge] = Catalog(
     {
         "rabbitmq": BuiltIn("..bridges.rabbitmq", "RabbitmqBridge", "RabbitmqOptions", extra="rabbitmq"),
         "sqs": BuiltIn("..bridges.sqs", "SqsBridge", "SqsOptions", extra="aws"),
+        "kafka": BuiltIn("..bridges.kafka", "KafkaBridge", "KafkaOptions", extra="kafka"),
         "http": BuiltIn("..bridges.http", "HttpBridge", "HttpOptions"),
     },
 )

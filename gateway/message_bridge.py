@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from ..core.errors import Misconfigured
 from ..core.ingest.decode import Decoder
@@ -13,8 +14,7 @@ from ..core.ingest.intake import Intake, IntakeLimits
 from ..core.ingest.mapping import CallableMapping, Expressions, FieldMapping, Mapper, Transform
 from ..core.message import Bridge
 from ..core.queue import Queue
-
-Options = TypeVar("Options", bound=BaseModel)
+from .catalog import bridges
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,21 +39,31 @@ class MessageBridge:
 
     def from_rabbitmq(self, url: str, *, queue: str, name: str = "rabbitmq", **options: Any) -> Self:
         """Read a RabbitMQ queue; `options` are those of `[bridges.NAME]` with type rabbitmq."""
-        from ..bridges.rabbitmq import RabbitmqBridge, RabbitmqOptions
+        return self._from("rabbitmq", name, {"url": url, "queue": queue, **options})
 
-        read = _read(RabbitmqOptions, {"url": url, "queue": queue, **options}, f"RabbitMQ bridge {name!r}")
-        return replace(self, source=RabbitmqBridge(name, read))
+    def from_kafka(
+        self, bootstrap: str | Sequence[str], *topics: str, name: str = "kafka", **options: Any
+    ) -> Self:
+        """Read topics of Kafka, or those of a `pattern`; `options` are those of `[bridges.NAME]` with type
+        kafka."""
+        return self._from("kafka", name, {"bootstrap": bootstrap, "topics": topics, **options})
 
     def from_sqs(self, queue: str, *, name: str = "sqs", **options: Any) -> Self:
         """Read an SQS queue, given by URL or name; `options` are those of `[bridges.NAME]` with type sqs."""
-        from ..bridges.sqs import SqsBridge, SqsOptions
-
-        read = _read(SqsOptions, {"queue": queue, **options}, f"SQS bridge {name!r}")
-        return replace(self, source=SqsBridge(name, read))
+        return self._from("sqs", name, {"queue": queue, **options})
 
     def from_bridge(self, bridge: Bridge) -> Self:
         """Read any bridge, one of your own for instance."""
         return replace(self, source=bridge)
+
+    def _from(self, kind: str, name: str, options: Mapping[str, Any]) -> Self:
+        found = bridges.find(kind)
+        try:
+            read = found.options.model_validate(options)
+        except ValidationError as error:
+            faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+            raise Misconfigured(f"the {kind} bridge {name!r} cannot be: {faults}") from error
+        return replace(self, source=found.build(name, read))
 
     def to_queue(
         self,
@@ -92,11 +102,3 @@ class MessageBridge:
     async def run(self, queue: Queue) -> None:
         """Ingest until the task is cancelled; what is in hand is then stored and settled, or comes again."""
         await self.intake(queue).run()
-
-
-def _read(model: type[Options], given: dict[str, Any], what: str) -> Options:
-    try:
-        return model.model_validate(given)
-    except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise Misconfigured(f"the {what} cannot be: {faults}") from error

@@ -28,11 +28,14 @@ SHORT_FORMS: Mapping[str, tuple[str, ...]] = {
     "HAMMERWORK_SQS_REGION": ("bridges", "sqs", "region"),
     "HAMMERWORK_SQS_ENDPOINT_URL": ("bridges", "sqs", "endpoint_url"),
     "HAMMERWORK_SQS_TO_QUEUE": ("bridges", "sqs", "to_queue"),
+    "HAMMERWORK_KAFKA_BOOTSTRAP": ("bridges", "kafka", "bootstrap"),
+    "HAMMERWORK_KAFKA_TOPICS": ("bridges", "kafka", "topics"),
+    "HAMMERWORK_KAFKA_TO_QUEUE": ("bridges", "kafka", "to_queue"),
     "HAMMERWORK_WEBHOOK_URL": ("sinks", "webhook", "url"),
     "HAMMERWORK_WEBHOOK_SECRET": ("sinks", "webhook", "secrets"),
     "HAMMERWORK_WEBHOOK_SECRET_FILE": ("sinks", "webhook", "secrets_file"),
 }
-"""The quick start: these make bridges named `rabbitmq` and `sqs` and a sink named `webhook`."""
+"""The quick start: these make bridges named `rabbitmq`, `kafka` and `sqs`, and a sink named `webhook`."""
 
 NOT_SETTINGS = re.compile(r"HAMMERWORK_(CONFIG|FAILPOINTS|LIFELINE|TEST_\w*)")
 
@@ -146,7 +149,12 @@ class Tree:
             del self.origins[known]
 
     def _name_quick_start_types(self) -> None:
-        for section, kind in (("bridges", "rabbitmq"), ("bridges", "sqs"), ("sinks", "webhook")):
+        for section, kind in (
+            ("bridges", "rabbitmq"),
+            ("bridges", "kafka"),
+            ("bridges", "sqs"),
+            ("sinks", "webhook"),
+        ):
             origins = [
                 origin
                 for name, path in SHORT_FORMS.items()

@@ -14,13 +14,14 @@ from hammerwork.core.queue import Queue
 from .services import ServiceMissing
 from .services.aws import AwsService, find_aws
 from .services.broker import BrokerService
+from .services.kafka import KafkaService, find_kafka, find_light_kafka
 from .services.mqtt import find_mqtt
 from .services.nats import find_nats
 from .services.postgres import OLDEST, PostgresService, find_postgres
 from .services.rabbitmq import RabbitmqService, find_rabbitmq
 from .services.redis import find_redis
 
-Service = TypeVar("Service", PostgresService, RabbitmqService, AwsService, BrokerService)
+Service = TypeVar("Service", PostgresService, RabbitmqService, AwsService, KafkaService, BrokerService)
 
 
 @pytest.fixture(scope="session")
@@ -63,6 +64,18 @@ def nats_service() -> Iterator[BrokerService]:
 def mqtt_service() -> Iterator[BrokerService]:
     """A Mosquitto server, started at most once a session."""
     yield from _running(find_mqtt)
+
+
+@pytest.fixture(scope="session")
+def kafka_service() -> Iterator[KafkaService]:
+    """A Kafka broker, Apache's own where it can be had, started at most once a session."""
+    yield from _running(find_kafka)
+
+
+@pytest.fixture(scope="session")
+def light_kafka_service() -> Iterator[KafkaService]:
+    """The light broker that speaks Kafka's protocol, whatever else there is."""
+    yield from _running(find_light_kafka)
 
 
 @pytest.fixture

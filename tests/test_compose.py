@@ -83,6 +83,17 @@ def test_the_gateway_understands_its_environment(compose: Compose) -> None:
     assert found.http.token is not None
 
 
+def test_the_line_for_kafka_makes_a_bridge_to_a_topic_that_is_made() -> None:
+    (line,) = re.findall(r"# +Kafka too +(.+)", (ROOT / "compose.yaml").read_text())
+    services = compose_file(**dict(word.split("=", 1) for word in line.split() if "=" in word))["services"]
+    assert services["kafka"]["profiles"] == [re.findall(r"--profile (\w+)", line)[0]]
+    options = settings.load(env=services["gateway"]["environment"]).bridges["kafka"].options.model_dump()
+    advertised = services["kafka"]["environment"]["KAFKA_ADVERTISED_LISTENERS"]
+    assert f"PLAINTEXT://{options['bootstrap'][0]}" in advertised
+    assert options["topics"] == (services["kafka"]["healthcheck"]["test"][-1],)
+    assert "kafka" not in settings.load(env=compose_file()["services"]["gateway"]["environment"]).bridges
+
+
 def test_the_line_for_sqs_makes_a_bridge_to_the_emulator() -> None:
     (line,) = re.findall(r"# +SQS too +(.+)", (ROOT / "compose.yaml").read_text())
     variables = dict(word.split("=", 1) for word in line.split() if "=" in word)

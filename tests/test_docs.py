@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from hammerwork.bridges.http import HttpOptions
+from hammerwork.bridges.kafka import KafkaOptions
 from hammerwork.bridges.rabbitmq import RabbitmqOptions
 from hammerwork.bridges.sqs import SqsOptions
 from hammerwork.gateway.cli.tree import root
@@ -40,8 +41,8 @@ ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SECTIONS: list[type[BaseModel]] = [
     BatchSettings, BridgeSettings, DatabaseSettings, DecodeSettings, HttpOptions, HttpSettings, JobSettings,
-    LimitSettings, LogSettings, MapSettings, RabbitmqOptions, RegistryOptions, RetentionSettings,
-    SinkSettings, SqsOptions, WebhookOptions, WorkerSettings,
+    KafkaOptions, LimitSettings, LogSettings, MapSettings, RabbitmqOptions, RegistryOptions,
+    RetentionSettings, SinkSettings, SqsOptions, WebhookOptions, WorkerSettings,
 ]  # fmt: skip
 PLUGGED = "options"
 

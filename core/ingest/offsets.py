@@ -53,9 +53,14 @@ class KeptOffsets:
     async def begin(self, starts: Mapping[str, int]) -> None:
         rows = [(p, self._held[p].fence, offset) for p, offset in starts.items() if p in self._held]
         begun = await self._database.fetch("begin_offsets", self._bridge, *columns(rows, 3))
-        for row in begun:
-            partition = row["partition"]
-            self._held[partition] = Held(self._held[partition].fence, starts[partition])
+        ours = {row["partition"] for row in begun}
+        for partition, fence, offset in rows:
+            if (held := self._held.get(partition)) is None or held.fence != fence:
+                continue
+            if partition in ours:
+                self._held[partition] = Held(fence, offset)
+            else:
+                self._rob(partition)
 
     def leave(self, partitions: Sequence[str]) -> None:
         for partition in partitions:
@@ -118,5 +123,8 @@ class KeptOffsets:
             if move.partition in stored:
                 self._held[move.partition] = Held(move.fence, move.end)
             else:
-                del self._held[move.partition]
-                self.robbed.add(move.partition)
+                self._rob(move.partition)
+
+    def _rob(self, partition: str) -> None:
+        del self._held[partition]
+        self.robbed.add(partition)

@@ -1,4 +1,4 @@
-"""A queue of the test's own on each broker, a producer for it and a bridge on it."""
+"""A queue or topic of the test's own on each broker, a producer for it and a bridge on it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from hammerwork.bridges.sqs import SqsBridge
 
 from ..services.aws import AwsService
 from ..services.aws_proxy import AwsProxy
+from ..services.kafka import KafkaService
+from .kafka_topic import Topic, topic_on
 from .rabbitmq_producer import Producer
 from .sqs_producer import Bucket, SqsProducer, create_queue
 
@@ -86,3 +88,17 @@ async def sqs_bridge(sqs: SqsProducer) -> AsyncIterator[SqsBridge]:
     await bridge.open()
     yield bridge
     await bridge.close()
+
+
+@pytest.fixture
+async def topic(kafka_service: KafkaService) -> AsyncIterator[Topic]:
+    """A topic with one partition."""
+    async with topic_on(kafka_service) as topic:
+        yield topic
+
+
+@pytest.fixture
+async def wide_topic(kafka_service: KafkaService) -> AsyncIterator[Topic]:
+    """A topic with four partitions."""
+    async with topic_on(kafka_service, 4) as topic:
+        yield topic

@@ -275,7 +275,7 @@ async def test_a_bridge_in_code_brings_messages_into_a_queue(sqs: SqsProducer, q
 
 
 def test_a_bridge_in_code_is_refused_like_one_in_the_settings() -> None:
-    with pytest.raises(Misconfigured, match="the SQS bridge 'sqs' cannot be: visibilty"):
+    with pytest.raises(Misconfigured, match="the sqs bridge 'sqs' cannot be: visibilty"):
         MessageBridge().from_sqs("orders", visibilty=3)
 
 

@@ -24,6 +24,7 @@ import aiohttp
 import pytest
 import structlog
 from aiohttp import web
+from aiokafka import AIOKafkaProducer
 
 from hammerwork.core import operate
 from hammerwork.core.errors import Misconfigured, Unavailable
@@ -36,6 +37,8 @@ from hammerwork.gateway.check import check
 from hammerwork.gateway.parts import replayers
 from hammerwork.gateway.settings import Settings, load
 from hammerwork.gateway.telemetry import configure_logging
+
+from ..services.kafka import LIGHT, KafkaService
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 TOKEN = "a-token-of-decent-length"
@@ -211,6 +214,32 @@ async def test_the_quick_start_takes_messages_from_rabbitmq(dsn: str, rabbitmq_u
             (found,) = (f for f in report.findings if f.subject == "bridge rabbitmq")
             assert found.summary == "exactly-once in effect"
         await queue.delete(if_unused=False, if_empty=False)
+
+
+async def test_the_quick_start_takes_messages_from_kafka(dsn: str, kafka_service: KafkaService) -> None:
+    if not kafka_service.apache:
+        pytest.skip(LIGHT)
+    name = f"quick-{secrets.token_hex(4)}"
+    await kafka_service.create_topic(name, partitions=2)
+    settings = settings_for(
+        dsn,
+        KAFKA_BOOTSTRAP=kafka_service.bootstrap,
+        KAFKA_TOPICS=name,
+        KAFKA_TO_QUEUE="orders",
+        WORKER__HANDLERS=HANDLERS,
+        WORKER__QUEUES="orders",
+    )
+    async with AIOKafkaProducer(bootstrap_servers=kafka_service.bootstrap) as producer:
+        await producer.send_and_wait(name, b'{"order": 9}', key=b"nine")
+    async with running(settings) as gateway:
+        counts = gateway.intakes["kafka"].counts
+        await until(lambda: counts.stored == 1)
+        (job,) = await gateway.queue.jobs(queue="orders")
+        assert await gateway.queue.result(job.id) == {"taken": 9}
+        report = await check(settings)
+        (found,) = (f for f in report.findings if f.subject == "bridge kafka")
+        assert found.summary == "exactly-once in effect"
+    await kafka_service.delete_topic(name)
 
 
 async def test_two_gateways_side_by_side_share_the_work(dsn: str, client: aiohttp.ClientSession) -> None:

@@ -361,7 +361,7 @@ def test_an_unknown_type_is_refused_with_the_nearest_match() -> None:
 
 def test_a_bridge_without_a_type_is_refused(toml: Path) -> None:
     assert refusal(path=toml, text="[bridges.a]\nqueue = 'q'\n") == (
-        f"bridges.a has no type: there are http, rabbitmq, sqs ({toml})"
+        f"bridges.a has no type: there are http, kafka, rabbitmq, sqs ({toml})"
     )
 
 
@@ -444,6 +444,8 @@ def test_every_short_form_names_a_setting_that_exists() -> None:
         RABBIT
         | {
             "HAMMERWORK_SQS_QUEUE": "orders",
+            "HAMMERWORK_KAFKA_BOOTSTRAP": "kafka:9092",
+            "HAMMERWORK_KAFKA_TOPICS": "orders",
             "HAMMERWORK_WEBHOOK_URL": "https://example.com/hook",
             "HAMMERWORK_WEBHOOK_SECRET": SECRET,
         },

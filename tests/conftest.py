@@ -13,10 +13,11 @@ from hammerwork.core.queue import Queue
 
 from .services import ServiceMissing
 from .services.aws import AwsService, find_aws
+from .services.kafka import KafkaService, find_kafka, find_light_kafka
 from .services.postgres import OLDEST, PostgresService, find_postgres
 from .services.rabbitmq import RabbitmqService, find_rabbitmq
 
-Service = TypeVar("Service", PostgresService, RabbitmqService, AwsService)
+Service = TypeVar("Service", PostgresService, RabbitmqService, AwsService, KafkaService)
 
 
 @pytest.fixture(scope="session")
@@ -41,6 +42,18 @@ def rabbitmq_service() -> Iterator[RabbitmqService]:
 def aws_service() -> Iterator[AwsService]:
     """An emulator of SQS, Kinesis and S3, started at most once a session."""
     yield from _running(find_aws)
+
+
+@pytest.fixture(scope="session")
+def kafka_service() -> Iterator[KafkaService]:
+    """A Kafka broker, Apache's own where it can be had, started at most once a session."""
+    yield from _running(find_kafka)
+
+
+@pytest.fixture(scope="session")
+def light_kafka_service() -> Iterator[KafkaService]:
+    """The light broker that speaks Kafka's protocol, whatever else there is."""
+    yield from _running(find_light_kafka)
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ from . import free_port, wait_until
 class Container:
     """One container of `image`; `crash` is the signal that ends its server without a clean shutdown.
 
-    It is ready when `probe` (a command inside it) exits with 0. Whoever makes it fills in `url`.
+    It is ready when `probe` (a command inside it) exits with 0. Its `port` is to be had at `published`
+    of this machine, a free one where none is given. Whoever makes it fills in `url`.
     """
 
     url = ""
@@ -21,6 +22,7 @@ class Container:
         image: str,
         *,
         port: int,
+        published: int | None = None,
         environment: Mapping[str, str],
         probe: Sequence[str],
         command: Sequence[str] = (),
@@ -28,7 +30,7 @@ class Container:
     ) -> None:
         from testcontainers.core.container import DockerContainer
 
-        self.published = free_port()
+        self.published = published or free_port()
         self._probe = list(probe)
         self._crash = crash
         self._container = (

@@ -1,17 +1,20 @@
 #!/usr/bin/env bash
-# Installs the servers that the tests start for themselves, from Debian's packages, as root.
+# Installs the servers that the tests start for themselves, from Debian's packages, as root; Kafka's
+# artifacts are fetched by Maven.
 #
-#   tests/services/install.sh [rabbitmq] [postgres]     (both, without arguments)
+#   tests/services/install.sh [rabbitmq] [postgres] [kafka]     (all, without arguments)
 #
-# Leaves alone what is there, what HAMMERWORK_TEST_*_URL names, and a machine whose Docker engine
+# Leaves alone what is there, what HAMMERWORK_TEST_* names, and a machine whose Docker engine
 # answers. Nothing that it installs is started. It never fails: it says what will be skipped instead.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 policy=/usr/sbin/policy-rc.d
-declare -A package=([rabbitmq]=rabbitmq-server [postgres]=postgresql-15)
+declare -A package=([rabbitmq]=rabbitmq-server [postgres]=postgresql-15 [kafka]="default-jre-headless maven")
 declare -A server=([rabbitmq]=/usr/lib/rabbitmq/bin/rabbitmq-server [postgres]=/usr/lib/postgresql/15/bin/postgres)
+server[kafka]=/usr/share/maven/bin/mvn
 declare -A url=([rabbitmq]=${HAMMERWORK_TEST_RABBITMQ_URL:-} [postgres]=${HAMMERWORK_TEST_POSTGRES_URL:-})
+url[kafka]=${HAMMERWORK_TEST_KAFKA_BOOTSTRAP:-}
 
 missing() {
     local name
@@ -25,9 +28,8 @@ docker_answers() {
         2>/dev/null
 }
 
-give_up() {
+say_what_lacks() {
     echo "not installed: $*. Tests that need them are skipped and say so." >&2
-    exit 0
 }
 
 # Debian starts a service as it is installed, unless this file says no (101).
@@ -42,21 +44,31 @@ apt() {
     DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=120 "$@" >/dev/null
 }
 
-(($#)) || set -- rabbitmq postgres
-mapfile -t wanted < <(missing "$@")
-if ((${#wanted[@]} == 0)) || docker_answers; then
-    exit 0
-fi
-if ((EUID != 0)) || ! command -v apt-get >/dev/null; then
-    give_up "${wanted[@]} (on Debian, as root: $0)"
-fi
+install() {
+    local name
+    if ((EUID != 0)) || ! command -v apt-get >/dev/null; then
+        say_what_lacks "$@ (on Debian, as root: $0)"
+        return
+    fi
+    forbid_starting
+    apt update || echo "apt-get update failed; trying with the old lists" >&2
+    for name in "$@"; do
+        echo "installing ${package[$name]}"
+        # shellcheck disable=SC2086 — several packages are several words
+        apt install --yes --no-install-recommends ${package[$name]} || true
+    done
+    mapfile -t wanted < <(missing "$@")
+    ((${#wanted[@]} == 0)) || say_what_lacks "${wanted[@]}"
+}
 
-forbid_starting
-apt update || echo "apt-get update failed; trying with the old lists" >&2
-for name in "${wanted[@]}"; do
-    echo "installing ${package[$name]}"
-    apt install --yes --no-install-recommends "${package[$name]}" || true
-done
+fetch_kafka() {
+    .venv/bin/python -c 'import sys; from tests.services import kafka; sys.exit(not kafka.runnable())' ||
+        echo "Apache Kafka was not fetched: a light broker stands in, and what that lacks is skipped." >&2
+}
 
+(($#)) || set -- rabbitmq postgres kafka
 mapfile -t wanted < <(missing "$@")
-((${#wanted[@]} == 0)) || give_up "${wanted[@]}"
+((${#wanted[@]} == 0)) || docker_answers || install "${wanted[@]}"
+if [[ " $* " == *" kafka "* && -z ${url[kafka]} ]] && ! docker_answers; then
+    fetch_kafka
+fi

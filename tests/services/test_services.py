@@ -10,12 +10,15 @@ import aio_pika
 import asyncpg
 import pytest
 from aiobotocore.session import get_session
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from . import ServiceMissing, docker_answers
 from . import aws as aws_room
+from . import kafka as kafka_room
 from . import postgres as postgres_room
 from . import rabbitmq as rabbitmq_room
 from .aws import AwsService, find_aws
+from .kafka import KafkaService, find_kafka
 from .postgres import OLDEST, PostgresService, find_postgres
 from .proxy import FaultProxy
 from .rabbitmq import RabbitmqService, find_rabbitmq
@@ -183,6 +186,8 @@ async def test_a_url_in_the_environment_goes_first(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv(rabbitmq_room.VARIABLE, "amqp://elsewhere:2/")
     monkeypatch.setenv(aws_room.VARIABLE, "http://elsewhere:3")
     assert find_aws().address == ("elsewhere", 3)
+    monkeypatch.setenv(kafka_room.VARIABLE, "elsewhere:3")
+    assert find_kafka().bootstrap == "elsewhere:3"
     assert find_postgres().address == ("elsewhere", 1)
     assert find_rabbitmq().address == ("elsewhere", 2)
 
@@ -201,3 +206,61 @@ async def test_what_is_missing_says_how_to_get_it(monkeypatch: pytest.MonkeyPatc
         find_aws()
     with pytest.raises(ServiceMissing, match="apt-get install postgresql-9"):
         find_postgres(9)
+
+
+@pytest.fixture
+async def topic(kafka_service: KafkaService) -> str:
+    name = f"test.{secrets.token_hex(6)}"
+    await kafka_service.create_topic(name)
+    return name
+
+
+async def test_kafka_keeps_records_over_a_crash(kafka_service: KafkaService, topic: str) -> None:
+    if not kafka_service.apache:
+        pytest.skip("the light broker keeps all in memory")
+    async with AIOKafkaProducer(bootstrap_servers=kafka_service.bootstrap, acks="all") as producer:
+        await producer.send_and_wait(topic, b"kept")
+
+    await asyncio.to_thread(kafka_service.restart)
+
+    consumer = AIOKafkaConsumer(
+        topic, bootstrap_servers=kafka_service.bootstrap, auto_offset_reset="earliest"
+    )
+    async with consumer:
+        record = await asyncio.wait_for(consumer.getone(), timeout=20)
+    assert record.value == b"kept"
+
+
+async def test_kafka_deletes_records_as_retention_does(kafka_service: KafkaService, topic: str) -> None:
+    if not kafka_service.apache:
+        pytest.skip("the light broker deletes no records")
+    async with AIOKafkaProducer(bootstrap_servers=kafka_service.bootstrap) as producer:
+        for _ in range(3):
+            await producer.send_and_wait(topic, b"old")
+        await kafka_service.delete_records(topic, 0, before=2)
+        async with AIOKafkaConsumer(bootstrap_servers=kafka_service.bootstrap) as consumer:
+            starts = await consumer.beginning_offsets([TopicPartition(topic, 0)])
+    assert list(starts.values()) == [2]
+
+
+async def test_a_suspended_kafka_answers_nobody_until_it_is_resumed(
+    kafka_service: KafkaService, topic: str
+) -> None:
+    async with AIOKafkaProducer(bootstrap_servers=kafka_service.bootstrap) as producer:
+        await producer.send_and_wait(topic, b"before")
+        kafka_service.suspend()
+        try:
+            sending = await producer.send(topic, b"during")
+            done, _ = await asyncio.wait([sending], timeout=0.3)
+            assert not done
+        finally:
+            kafka_service.resume()
+        await asyncio.wait_for(sending, timeout=20)
+
+
+async def test_the_light_kafka_carries_records(light_kafka_service: KafkaService) -> None:
+    name = f"test.{secrets.token_hex(6)}"
+    await light_kafka_service.create_topic(name, partitions=2)
+    async with AIOKafkaProducer(bootstrap_servers=light_kafka_service.bootstrap) as producer:
+        answer = await producer.send_and_wait(name, b"light", partition=1)
+    assert (answer.partition, answer.offset) == (1, 0)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import asyncpg
 
+from ..services.kafka import KafkaService, find_kafka
 from ..services.postgres import PostgresService, find_postgres
 from ..services.rabbitmq import RabbitmqService, find_rabbitmq
 from .measure import Measure
@@ -27,23 +28,32 @@ class _Reading:
 
 
 class Servers:
-    """A Postgres with its default settings, as a user meets it, and a broker when the first row asks."""
+    """A Postgres with its default settings, as a user meets it, and brokers when the first row asks."""
 
     def __init__(self) -> None:
         self.postgres: PostgresService = find_postgres(settings={})
         self._broker: RabbitmqService | None = None
+        self._kafka: KafkaService | None = None
         self._templates: dict[Stage, str] = {}
 
     def close(self) -> None:
         self.postgres.close()
         if self._broker is not None:
             self._broker.close()
+        if self._kafka is not None:
+            self._kafka.close()
 
     def broker(self) -> RabbitmqService:
         """RabbitMQ; raises ServiceMissing."""
         if self._broker is None:
             self._broker = find_rabbitmq()
         return self._broker
+
+    def kafka(self) -> KafkaService:
+        """Kafka; raises ServiceMissing."""
+        if self._kafka is None:
+            self._kafka = find_kafka()
+        return self._kafka
 
     async def version(self) -> str:
         """Postgres' own."""
@@ -91,6 +101,11 @@ class Arena:
     def broker_url(self) -> str:
         """RabbitMQ; raises ServiceMissing."""
         return self._servers.broker().url
+
+    @property
+    def kafka(self) -> KafkaService:
+        """Kafka; raises ServiceMissing."""
+        return self._servers.kafka()
 
     @asynccontextmanager
     async def measured(self, done: int) -> AsyncIterator[Measure]:

@@ -446,6 +446,9 @@ def test_every_short_form_names_a_setting_that_exists() -> None:
             "HAMMERWORK_SQS_QUEUE": "orders",
             "HAMMERWORK_WEBHOOK_URL": "https://example.com/hook",
             "HAMMERWORK_WEBHOOK_SECRET": SECRET,
+            "HAMMERWORK_KAFKA_EVENTS_BOOTSTRAP": "broker:9092",
+            "HAMMERWORK_KAFKA_EVENTS_TOPIC": "job-events",
+            "HAMMERWORK_KINESIS_STREAM": "job-stream",
         },
     )
     names = {source.name for source in whole.sources()}

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from ..row import Row
-from . import drain, enqueue, footprint, pickup, rabbitmq, sqs, wal, webhooks
+from . import drain, enqueue, footprint, kafka_sink, pickup, rabbitmq, sqs, wal, webhooks
 
 ROWS: list[Row] = [
-    row for room in (enqueue, drain, pickup, rabbitmq, sqs, webhooks, wal, footprint) for row in room.ROWS
+    row
+    for room in (enqueue, drain, pickup, rabbitmq, sqs, webhooks, kafka_sink, wal, footprint)
+    for row in room.ROWS
 ]

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .core.retry import Fibonacci as Fibonacci
     from .core.retry import Fixed as Fixed
     from .core.retry import Linear as Linear
+    from .gateway.event_stream import EventStream as EventStream
     from .gateway.message_bridge import MessageBridge as MessageBridge
 
 _ROOMS = {
@@ -45,6 +46,7 @@ _ROOMS = {
     "core.queue": ["Queue"],
     "core.retry": ["Exponential", "Fibonacci", "Fixed", "Linear"],
     "core.execute.worker": ["Worker", "WorkerPool"],
+    "gateway.event_stream": ["EventStream"],
     "gateway.message_bridge": ["MessageBridge"],
 }  # fmt: skip
 _HOME = {name: room for room, names in _ROOMS.items() for name in names}

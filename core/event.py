@@ -1,13 +1,15 @@
-"""Event: what happened to a job, written in the transaction that changed it; and Sink, the seam of
-destinations."""
+"""Event: what happened to a job, written in the transaction that changed it; and Sink and LogSink, the seams
+of destinations."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Literal, Protocol
+from functools import cache
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 from uuid import UUID
 
 from .job import Json, Outcome
@@ -63,6 +65,64 @@ class Event:
             envelope["subject"] = str(self.job_id)
             envelope["partitionkey"] = str(self.job_id)
         return envelope
+
+
+class LoggedEvent(NamedTuple):
+    """An event as the log has it, for sinks that read the log: `text` is its data as JSON, so that who only
+    hands it on need not parse it. A tuple, because one is made of every row."""
+
+    log_id: int
+    xid: str
+    """Where it stands in the log: (xid, log_id)."""
+    id: UUID
+    job_id: UUID | None
+    sequence: int
+    type: str
+    queue: str | None
+    text: str
+    at: datetime
+    """In UTC."""
+    again: bool
+    """A copy of an earlier event, which is sent again."""
+    source: str
+    """The `source` of its CloudEvent."""
+
+    @property
+    def data(self) -> Mapping[str, Json]:
+        """Parsed anew at each use."""
+        found: Mapping[str, Json] = json.loads(self.text)
+        return found
+
+    @property
+    def time(self) -> str:
+        """RFC 3339, in UTC."""
+        return self.at.isoformat().replace("+00:00", "Z")
+
+    def body(self) -> str:
+        """The `data` of its CloudEvent, as JSON text."""
+        job = f'"{self.job_id}"' if self.job_id else "null"
+        queue = f'"{self.queue}"' if self.queue else "null"  # a queue's name needs no escapes
+        rest = "}" if self.text == "{}" else f",{self.text[1:]}"
+        return f'{{"job_id":{job},"queue":{queue}{rest}'
+
+    def cloud_event(self) -> str:
+        """As `Event.cloud_event`, in JSON text."""
+        if self.job_id is None:
+            about, job = "", "null"
+        else:
+            about, job = f',"subject":"{self.job_id}","partitionkey":"{self.job_id}"', f'"{self.job_id}"'
+        queue = f'"{self.queue}"' if self.queue else "null"
+        rest = "}" if self.text == "{}" else f",{self.text[1:]}"
+        return (
+            f'{{"specversion":"1.0","id":"{self.id}","source":{_quoted(self.source)},'
+            f'"type":"dev.hammerwork.{self.type}","time":"{self.time}","datacontenttype":"application/json",'
+            f'"sequence":"{self.sequence:010d}"{about},"data":{{"job_id":{job},"queue":{queue}{rest}}}'
+        )
+
+
+@cache
+def _quoted(text: str) -> str:
+    return json.dumps(text)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,3 +192,53 @@ class DeliveryReport:
     """The start of the response body."""
     disable: str | None = None
     """A reason to disable the sink for good (HTTP 410), until an operator resumes it."""
+
+
+@runtime_checkable
+class LogSink(Protocol):
+    """A destination that keeps a log itself (Kafka, Kinesis) and takes events in batches, straight from the
+    event log and in its order, instead of one by one as jobs.
+
+    The framework calls, one call at a time and in this order: `open`, then `send` again and again, then
+    `close`; one process at a time. The same object is opened again after a `close`. It owns the position in
+    the event log, which moves when every event up to it was taken or has become a dead letter; what is
+    tried again, and when; and dead letters. So a sink has no retry loop of its own but what its client does
+    within one call, and never sees Postgres.
+
+    Raise `Disconnected` from `open` or `send` when the destination is gone or what became of a batch is not
+    known: the framework closes, backs off, opens again and sends the whole batch again. Raise `Misconfigured`
+    when trying again cannot help (wrong password, missing stream): the sink is held with that reason, nothing
+    is lost, and it is opened again at a slow pace. Any other exception is taken as `Disconnected` and logged
+    with its trace. A call that takes longer than 20 seconds is cancelled, and then counts as `Disconnected`.
+    """
+
+    name: str
+
+    async def open(self) -> str | None:
+        """Connect. A sink that stores each batch's mark with it answers the last one that it stored; the
+        framework goes on behind it. None: there is none, the framework's own position counts."""
+        ...
+
+    async def send(self, events: Sequence[LoggedEvent], mark: str) -> Sequence[Outcome]:
+        """Hand over a batch; one outcome an event, in their order.
+
+        Done: taken for good. Retry: not taken; it is sent again, before anything later. Snooze: not tried.
+        Dead: it will never be taken; the reason is `code: detail` (`too_large: 1200000 bytes`). Where an
+        event is not taken, no later one of the same job may be: answer Snooze for it.
+
+        `mark` names the place in the event log behind this batch. A sink that keeps it must store it and
+        the events together or not at all, so its outcomes are Done for all or for none: while one of them
+        is Dead, the others are snoozed and come again without it.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Disconnect. Idempotent, bounded in time, never raises for a destination that is already gone."""
+        ...
+
+    async def guarantee(self) -> Guarantee:
+        """Connect on its own, look at the destination, and say what holds. Used by `check`."""
+        ...
+
+
+AnySink = Sink | LogSink

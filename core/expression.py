@@ -98,19 +98,36 @@ class ExpressionSet:
         return BadMessage("mapping_failed", f"{name} = `{self._sources[name][:200]}`: {why[:300]}")
 
 
+class Formula:
+    """One CEL expression over named values. Raises Misconfigured as ExpressionSet does."""
+
+    def __init__(self, name: str, source: str, *, variables: Sequence[str]) -> None:
+        self.source = source
+        self._name = name
+        self._program = _compile(name, source, _library(), variables)
+
+    def value(self, values: Mapping[str, Json]) -> Json:
+        """What it gives for these values. Raises BadMessage("mapping_failed")."""
+        try:
+            return self._program.execute(dict(values))
+        except Exception as error:
+            text = f"{self._name} = `{self.source[:200]}`: {_explained(error)[:300]}"
+            raise BadMessage("mapping_failed", text) from error
+
+
 class Condition:
     """One CEL expression over named values, true or false. Raises Misconfigured as ExpressionSet does."""
 
     def __init__(self, source: str, *, variables: Sequence[str]) -> None:
         self.source = source
-        self._program = _compile("filter", source, _library(), variables)
+        self._formula = Formula("filter", source, variables=variables)
 
     def holds(self, values: Mapping[str, Json], *, otherwise: bool) -> bool:
         """Whether it is true of these values; `otherwise` when it fails or gives no truth value."""
         try:
-            answer = self._program.execute(dict(values))
-        except Exception as error:
-            log.warning("condition failed", condition=self.source, error=_explained(error))
+            answer = self._formula.value(values)
+        except BadMessage as error:
+            log.warning("condition failed", condition=self.source, error=error.detail)
             return otherwise
         return answer if isinstance(answer, bool) else otherwise
 

@@ -11,10 +11,11 @@ from typing import Protocol
 from uuid import UUID
 
 from .errors import Misconfigured, NotFound, StateConflict
-from .job import JobState, Json, check_name
+from .job import SINK_QUEUE_PREFIX, JobState, Json, check_name
 from .message import Message
 from .postgres import store
 from .postgres.database import Database, Record, statement
+from .publish.batch import told_by
 from .publish.relay import Subscription, replay_since
 
 # --- jobs ----------------------------------------------------------------------------------------
@@ -237,10 +238,11 @@ async def dead_letter(database: Database, letter_id: UUID) -> DeadLetterBody:
 
 
 async def replay(database: Database, letter_id: UUID, replayers: Mapping[str, Replayer]) -> UUID | None:
-    """Try a dead letter again: a job gets new attempts, a message goes through its bridge's mapping.
+    """Try a dead letter again: a job gets new attempts, a message goes through its bridge's mapping, an event
+    is logged once more for the sink that refused it.
 
-    Returns the job's id, or None when the mapping filters the message out (the letter is closed all the
-    same). The job and the mark on the letter commit together, so two replays at once make one job.
+    Returns the job's id, or None for an event and when the mapping filters the message out (the letter is
+    closed all the same). The job and the mark on the letter commit together, so two replays at once make one.
     Raises NotFound, StateConflict (closed already, bytes cut, bridge not configured here, job's history
     gone) and BadMessage (still bad; the letter stays open).
     """
@@ -248,7 +250,9 @@ async def replay(database: Database, letter_id: UUID, replayers: Mapping[str, Re
     if letter.letter.replayed_at or letter.letter.discarded_at:
         raise StateConflict(f"dead letter {letter_id} is closed already")
     if letter.letter.bridge is None:
-        assert letter.letter.job_id is not None
+        if letter.letter.job_id is None:
+            await _log_again(database, letter)
+            return None
         await retry(database, letter.letter.job_id)
         return letter.letter.job_id
     replayer = replayers.get(letter.letter.bridge)
@@ -268,6 +272,17 @@ async def replay(database: Database, letter_id: UUID, replayers: Mapping[str, Re
         if row is not None:
             await store.enqueue(connection, [row], announce=[str(row[1])])
     return job_id if isinstance(job_id, UUID) else None
+
+
+async def _log_again(database: Database, letter: DeadLetterBody) -> None:
+    queue = letter.letter.queue or ""
+    sink = queue.removeprefix(SINK_QUEUE_PREFIX)
+    if sink not in {known.name for known in await sinks(database)}:
+        raise StateConflict(f"dead letter {letter.letter.id} is of sink {sink!r}, which is gone")
+    async with database.transaction() as connection:
+        if not await connection.fetch(statement("mark_replayed"), letter.letter.id, None):
+            raise StateConflict(f"dead letter {letter.letter.id} is closed already")
+        await connection.fetch(statement("log_letter_again"), sink, *told_by(letter.body))
 
 
 async def discard(database: Database, letter_id: UUID) -> None:
@@ -330,7 +345,8 @@ async def workers(database: Database) -> list[WorkerInfo]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SinkInfo:
-    """A sink's state and how many wanted events are ahead of its position (capped at 10001)."""
+    """A sink's state, how many wanted events are ahead of its position (capped at 10001), and how old the
+    oldest of those is."""
 
     name: str
     kind: str
@@ -342,6 +358,7 @@ class SinkInfo:
     failing_since: datetime | None
     registered_at: datetime
     behind: int
+    lag: timedelta | None
 
 
 async def sinks(database: Database) -> list[SinkInfo]:
@@ -414,5 +431,5 @@ async def replay_delivery(database: Database, job_id: UUID) -> None:
 
 
 async def replay_sink_since(database: Database, subscription: Subscription, since: datetime) -> int:
-    """Deliver all kept events from a time on again, under their first ids; how many."""
+    """Send all kept events from a time on again, under their first ids; how many."""
     return await replay_since(database, subscription, since)

@@ -13,13 +13,13 @@ from aiohttp import web
 
 from ..core.backoff import Backoff
 from ..core.errors import HammerworkError, Misconfigured, Unavailable
+from ..core.event import Sink
 from ..core.execute.worker import Worker
 from ..core.postgres import schema
 from ..core.postgres.database import Database
 from ..core.postgres.notifier import Notifier
 from ..core.publish.deliver import delivery_handlers
 from ..core.publish.delivery_log import DeliveryLog
-from ..core.publish.relay import Relay
 from ..core.queue import Queue
 from ..core.upkeep import Retention, Upkeep
 from .embedded import EmbeddedPostgres
@@ -33,6 +33,9 @@ log = structlog.get_logger(__name__)
 
 BRIDGES_WITHIN = 15.0
 """Seconds for the batches in hand to be stored and settled; what is not goes back to the broker."""
+
+RELAYS_WITHIN = 5.0
+"""Seconds for the batches in hand to be sent and noted; what is not is sent again later."""
 
 HURRIED_WITHIN = 20.0
 """Seconds that cancelled handlers and their last outcomes get."""
@@ -60,15 +63,17 @@ class Gateway:
         retention = Retention(**dict(settings.retention))
         self.upkeep = Upkeep(self.database, retention)
         self.intakes = {name: part.intake(self.database) for name, part in self.parts.ingests.items()}
-        self.relays = {
-            name: Relay(self.database, part.subscription, kind=part.kind)
-            for name, part in self.parts.outlets.items()
-        }
+        self.relays = {name: part.relay(self.database) for name, part in self.parts.outlets.items()}
+        self.one_by_one = {n: s for n, p in self.parts.outlets.items() if (s := p.one_by_one) is not None}
         self.delivery_logs = {
-            name: DeliveryLog(self.database, name, disable_after=part.policy.disable_after)
-            for name, part in self.parts.outlets.items()
+            name: DeliveryLog(
+                self.database, name, disable_after=self.parts.outlets[name].policy.disable_after
+            )
+            for name in self.one_by_one
         }
-        self.workers = [self._delivery_worker(outlet) for outlet in self.parts.outlets.values()]
+        self.workers = [
+            self._delivery_worker(self.parts.outlets[name], sink) for name, sink in self.one_by_one.items()
+        ]
         if self.parts.handlers is not None:
             self.workers.append(self._application_worker())
         self.health = Health(
@@ -101,9 +106,9 @@ class Gateway:
         Postgres does not answer within `database.patience`; later faults hold the part they concern."""
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self.queue.close)
-            for outlet in self.parts.outlets.values():
-                await outlet.sink.open()
-                stack.push_async_callback(outlet.sink.close)
+            for sink in self.one_by_one.values():
+                await sink.open()
+                stack.push_async_callback(sink.close)
             stack.push_async_callback(self._http.cleanup)
             self.address = await listen(self._http, self.settings.http)
             log.info("listening", address=self.address)
@@ -184,6 +189,7 @@ class Gateway:
             log.info("gateway stopping")
             await self._stop_bridges(intakes)
             await self._stop_workers(workers)
+            await self._stop_relays(relays)
             await _cut([*relays, *logs, upkeep, notifier])
 
     # --- stop ---
@@ -203,6 +209,12 @@ class Gateway:
                 worker.stop()
             _, pending = await asyncio.wait(left, timeout=HURRIED_WITHIN)
             await _cut(list(pending))
+
+    async def _stop_relays(self, tasks: Sequence[asyncio.Task[None]]) -> None:
+        """Those that send to logs note what was taken, so that it is not sent again."""
+        for relay in self.relays.values():
+            relay.stop()
+        await self._ended(tasks, RELAYS_WITHIN)
 
     async def _ended(
         self, tasks: Sequence[asyncio.Task[None]], within: float
@@ -228,11 +240,11 @@ class Gateway:
 
     # --- parts ---
 
-    def _delivery_worker(self, outlet: Outlet) -> Worker:
+    def _delivery_worker(self, outlet: Outlet, sink: Sink) -> Worker:
         """A worker a sink, so that a destination that hangs delays no other."""
         return Worker(
             self.queue,
-            delivery_handlers(self.delivery_logs[outlet.name], outlet.sink, outlet.policy),
+            delivery_handlers(self.delivery_logs[outlet.name], sink, outlet.policy),
             concurrency=outlet.policy.concurrency,
             lease=self.settings.worker.lease,
             drain=self.settings.worker.drain,

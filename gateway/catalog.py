@@ -14,11 +14,11 @@ from typing import Generic, Protocol, TypeVar
 from pydantic import BaseModel
 
 from ..core.errors import Misconfigured, MissingExtra
-from ..core.event import Sink, SinkCapabilities
+from ..core.event import AnySink, SinkCapabilities
 from ..core.importing import named_object
 from ..core.message import Bridge, BridgeCapabilities
 
-Made = TypeVar("Made", Bridge, Sink)
+Made = TypeVar("Made", Bridge, AnySink)
 Made_co = TypeVar("Made_co", covariant=True)
 
 
@@ -192,10 +192,14 @@ bridges: Catalog[Bridge] = Catalog(
     },
 )
 
-sinks: Catalog[Sink] = Catalog(
+sinks: Catalog[AnySink] = Catalog(
     "sink",
     "hammerwork.sinks",
-    {"webhook": BuiltIn("..sinks.webhook", "WebhookSink", "WebhookOptions")},
+    {
+        "webhook": BuiltIn("..sinks.webhook", "WebhookSink", "WebhookOptions"),
+        "kafka": BuiltIn("..sinks.kafka", "KafkaSink", "KafkaSinkOptions", extra="kafka"),
+        "kinesis": BuiltIn("..sinks.kinesis", "KinesisSink", "KinesisOptions", extra="aws"),
+    },
 )
 
 transforms = Plugins("transform", "hammerwork.transforms")

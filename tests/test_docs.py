@@ -35,14 +35,16 @@ from hammerwork.gateway.settings import (
     load,
 )
 from hammerwork.schemas.options import RegistryOptions
+from hammerwork.sinks.kafka import KafkaSinkOptions
+from hammerwork.sinks.kinesis import KinesisOptions
 from hammerwork.sinks.webhook import WebhookOptions
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SECTIONS: list[type[BaseModel]] = [
     BatchSettings, BridgeSettings, DatabaseSettings, DecodeSettings, HttpOptions, HttpSettings, JobSettings,
-    KafkaOptions, LimitSettings, LogSettings, MapSettings, RabbitmqOptions, RegistryOptions,
-    RetentionSettings, SinkSettings, SqsOptions, WebhookOptions, WorkerSettings,
+    KafkaOptions, KafkaSinkOptions, KinesisOptions, LimitSettings, LogSettings, MapSettings, RabbitmqOptions,
+    RegistryOptions, RetentionSettings, SinkSettings, SqsOptions, WebhookOptions, WorkerSettings,
 ]  # fmt: skip
 PLUGGED = "options"
 

@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from datetime import timedelta
-from functools import cache
 from typing import TYPE_CHECKING, Any, Self
 
 import botocore.exceptions as botocore
-from aiobotocore.config import AioConfig
-from aiobotocore.session import AioSession
-from botocore.loaders import Loader, create_loader
 
+from ...clients.aws_client import LATER, REFUSED, UNUSABLE, client_of, unusable_hint
 from ...core.errors import BadMessage, Disconnected, Misconfigured
 from .options import MOST_A_CALL, SqsOptions
 from .payload import Pointer
@@ -30,16 +27,6 @@ GONE = frozenset({"ReceiptHandleIsInvalid", "InvalidParameterValue", "MessageNot
 
 NO_QUEUE = frozenset({"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist"})
 
-LATER = frozenset({"ExpiredToken", "ExpiredTokenException", "RequestExpired", "RequestTimeTooSkewed"})
-"""Credentials or a signature that were good: new ones are made when the bridge is opened again."""
-
-REFUSED = frozenset({
-    "AccessDenied", "AccessDeniedException", "AuthFailure", "Forbidden", "403", "InvalidAccessKeyId",
-    "InvalidClientTokenId", "InvalidSecurity", "InvalidSignatureException", "KmsAccessDenied",
-    "KMS.AccessDeniedException", "MissingAuthenticationToken", "OptInRequired", "SignatureDoesNotMatch",
-    "UnauthorizedOperation", "UnrecognizedClientException",
-})  # fmt: skip
-
 NEEDED = (
     "the credentials need sqs:GetQueueUrl, GetQueueAttributes, ReceiveMessage, DeleteMessage and"
     " ChangeMessageVisibility on the queue, and kms:Decrypt on its key where it has one"
@@ -47,19 +34,6 @@ NEEDED = (
 NEEDED_OF_S3 = (
     "the credentials need s3:GetObject on the bucket, s3:DeleteObject for delete_payloads, and s3:ListBucket,"
     " or S3 says 403 of an object that is missing"
-)
-
-UNUSABLE = (
-    botocore.NoCredentialsError,
-    botocore.PartialCredentialsError,
-    botocore.NoRegionError,
-    botocore.InvalidRegionError,
-    botocore.UnknownRegionError,
-    botocore.ProfileNotFound,
-    botocore.ConfigParseError,
-    botocore.ConfigNotFound,
-    botocore.InvalidConfigError,
-    ValueError,
 )
 
 
@@ -150,37 +124,18 @@ class Connection:
 
     async def _enter(self) -> None:
         options = self._options
-        session = AioSession(profile=options.profile)
-        session.register_component("data_loader", _descriptions())
-        if options.profile is not None:
-            session.get_scoped_config()  # raises for a profile that is not there
-        keys: dict[str, Any] = {}
-        if options.secret_access_key is not None:
-            keys["aws_access_key_id"] = options.access_key_id
-            keys["aws_secret_access_key"] = options.secret_access_key.get_secret_value()
-        config = AioConfig(
-            connect_timeout=options.connect_timeout.total_seconds(),
-            read_timeout=options.wait.total_seconds() + 10,
-            max_pool_connections=2 * options.pollers + 16,
-            retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
-            # The client's own name for itself and its look at what we ask take a sixth of the time of a call.
-            user_agent="hammerwork",
-            parameter_validation=False,
-        )
-        keys |= {"region_name": options.queue_region, "config": config}
+        limits: dict[str, Any] = {
+            "region": options.queue_region,
+            "read_timeout": options.wait + timedelta(seconds=10),
+            "connections": 2 * options.pollers + 16,
+            "attempts": ATTEMPTS,
+        }
         enter = self._closing.enter_async_context
-        self._sqs = await enter(session.create_client("sqs", endpoint_url=options.endpoint_url, **keys))
+        self._sqs = await enter(client_of(options, "sqs", **limits))
         if options.payload_buckets:
-            where = options.s3_endpoint_url or options.endpoint_url
-            self._s3 = await enter(session.create_client("s3", endpoint_url=where, **keys))
+            self._s3 = await enter(client_of(options, "s3", endpoint_url=options.s3_endpoint_url, **limits))
         if not self.queue_url.startswith(("http://", "https://")):
             self.queue_url = (await self._sqs.get_queue_url(QueueName=self.queue_url))["QueueUrl"]
-
-
-@cache
-def _descriptions() -> Loader:
-    """What the client knows of services. To read it takes a tenth of a second, so it is read once."""
-    return create_loader()
 
 
 @contextmanager
@@ -191,7 +146,7 @@ def mapped(needed: str, *, missing: Pointer | None = None) -> Iterator[None]:
     except botocore.ClientError as error:
         raise _of_answer(error, needed, missing) from error
     except UNUSABLE as error:
-        raise Misconfigured(f"AWS cannot be asked: {error}", hint=_hint(error)) from error
+        raise Misconfigured(f"AWS cannot be asked: {error}", hint=unusable_hint(error)) from error
     except (botocore.BotoCoreError, OSError, TimeoutError) as error:
         raise Disconnected(f"AWS does not answer: {error or type(error).__name__}") from error
 
@@ -210,15 +165,3 @@ def _of_answer(error: Any, needed: str, missing: Pointer | None) -> Exception:
     if code in REFUSED:
         return Misconfigured(said, hint=needed)
     return Disconnected(said)
-
-
-def _hint(error: Exception) -> str:
-    match error:
-        case botocore.NoRegionError():
-            return "set region, or AWS_REGION"
-        case botocore.NoCredentialsError() | botocore.PartialCredentialsError():
-            return "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or give the machine a role"
-        case botocore.ProfileNotFound():
-            return "profile must be one of ~/.aws/config"
-        case _:
-            return "check queue, region and endpoint_url"

@@ -6,7 +6,9 @@ from datetime import timedelta
 from typing import Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ByteSize, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import BaseModel, ByteSize, ConfigDict, Field, field_validator, model_validator
+
+from ...clients.aws import AccountOptions, http_address
 
 MOST_A_CALL = 10
 """Messages that one call of SQS takes or brings."""
@@ -43,20 +45,13 @@ Unwrap = Literal["none", "auto", "sns", "eventbridge"]
 notifications are unwrapped, others are taken as they are."""
 
 
-class SqsOptions(_Options):
+class SqsOptions(AccountOptions):
     """How to reach a queue and what to make of its messages."""
 
     queue: str = Field(min_length=1, max_length=1024)
     """The queue's URL, or its name in the account of the credentials."""
     region: str | None = Field(None, min_length=1)
     """None: what the queue's URL says, else what AWS_REGION, AWS_DEFAULT_REGION or the profile says."""
-    endpoint_url: str | None = None
-    """Another place than AWS: an emulator, or a private endpoint."""
-    profile: str | None = Field(None, min_length=1)
-    """A profile of ~/.aws/config, which may name a role to assume; None: the standard chain."""
-    access_key_id: str | None = Field(None, min_length=1)
-    """Fixed keys, in place of the standard chain of credentials."""
-    secret_access_key: SecretStr | None = None
     pollers: int = Field(2, ge=1, le=64)
     """Long polls at a time; each brings up to 10 messages."""
     wait: timedelta = Field(timedelta(seconds=10), ge=timedelta(seconds=1), le=LONGEST_WAIT)
@@ -82,7 +77,6 @@ class SqsOptions(_Options):
     """Delete the object once its message is stored as a job and deleted from the queue."""
     s3_endpoint_url: str | None = None
     """Where the buckets are; None: `endpoint_url`, else AWS."""
-    connect_timeout: timedelta = Field(timedelta(seconds=5), gt=timedelta(0))
 
     @field_validator("wait", "visibility")
     @classmethod
@@ -91,21 +85,13 @@ class SqsOptions(_Options):
             raise ValueError("must be whole seconds")
         return value
 
-    @field_validator("endpoint_url", "s3_endpoint_url")
+    @field_validator("s3_endpoint_url")
     @classmethod
-    def _http(cls, value: str | None) -> str | None:
-        if value is not None:
-            parts = urlsplit(value)
-            if parts.scheme not in ("http", "https") or not parts.hostname or parts.username:
-                raise ValueError("must be http:// or https:// with a host, and no user or password")
-        return value
+    def _http_too(cls, value: str | None) -> str | None:
+        return http_address(value)
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        if (self.access_key_id is None) != (self.secret_access_key is None):
-            raise ValueError("access_key_id and secret_access_key are given together or not at all")
-        if self.access_key_id is not None and self.profile is not None:
-            raise ValueError("profile and access_key_id exclude each other")
         if self.identity == "envelope_id" and self.unwrap == "none":
             raise ValueError("identity = 'envelope_id' needs unwrap = 'sns', 'eventbridge' or 'auto'")
         if self.delete_payloads and not self.payload_buckets:

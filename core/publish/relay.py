@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
@@ -15,7 +16,7 @@ import structlog
 
 from ..backoff import Backoff
 from ..errors import HammerworkError, Misconfigured
-from ..event import Event, EventType
+from ..event import Event, EventType, LoggedEvent
 from ..expression import Condition
 from ..identity import new_id, slot_of
 from ..job import SINK_QUEUE_PREFIX, Job, check_name
@@ -23,16 +24,11 @@ from ..postgres import store
 from ..postgres.database import Connection, Database, Record, statement
 from ..postgres.duty import Duty
 from ..status import Status
+from .reading import LATEST, PASS_OVER_EVERY, SOONEST, Look, Place, look
 
 log = structlog.get_logger(__name__)
 
 BATCH = 500
-SOONEST, LATEST = 0.02, 0.5
-"""Seconds between looks for events, while they come and when none have come for a while."""
-
-PASS_OVER_EVERY = 10.0
-"""Seconds after which a sink moves past events that it does not want, although none came that it wants."""
-
 HOLD_DUTY = timedelta(seconds=10)
 FILTER_VARIABLES = ("type", "queue", "job_id", "sequence", "data")
 
@@ -42,7 +38,8 @@ class Subscription:
     """Which events a sink wants: types, queues by glob pattern (none: all), and a CEL condition over
     `type`, `queue`, `job_id`, `sequence` and `data`.
 
-    `source` is the `source` of the CloudEvents, `max_attempts` how often one delivery is tried.
+    `source` is the `source` of the CloudEvents, `max_attempts` how often one delivery is tried. `from_log`:
+    the sink reads the event log itself (`LogSink`), so there are no deliveries.
     """
 
     name: str
@@ -53,6 +50,9 @@ class Subscription:
     condition: Condition | None = None
     source: str = "/hammerwork"
     max_attempts: int = 10
+    from_log: bool = False
+    accepts: Callable[[Event | LoggedEvent], bool] | None = None
+    """A condition in Python, for streams that are put together in code."""
 
     def __post_init__(self) -> None:
         check_name("sink", self.name)
@@ -66,13 +66,32 @@ class Subscription:
         """The queue whose jobs are this sink's deliveries."""
         return SINK_QUEUE_PREFIX + self.name
 
-    def wants(self, event: Event) -> bool:
+    def wants(self, event: Event | LoggedEvent) -> bool:
         """Whether this event is for the sink. A condition that fails on an event counts as yes: better one
         event too many than one lost."""
         if event.type not in self.types:
             return False
         if self.queues and not any(fnmatchcase(event.queue or "", pattern) for pattern in self.queues):
             return False
+        return self._meets_condition(event) and self._is_accepted(event)
+
+    def chosen(self, events: Sequence[LoggedEvent]) -> Sequence[LoggedEvent]:
+        """Those that the sink wants."""
+        if self.queues or self.condition is not None or self.accepts is not None:
+            return [event for event in events if self.wants(event)]
+        types: frozenset[str] = self.types
+        return [event for event in events if event.type in types]
+
+    def _is_accepted(self, event: Event | LoggedEvent) -> bool:
+        if self.accepts is None:
+            return True
+        try:
+            return bool(self.accepts(event))
+        except Exception:
+            log.exception("condition failed", sink=self.name, event_id=str(event.id))
+            return True
+
+    def _meets_condition(self, event: Event | LoggedEvent) -> bool:
         if self.condition is None:
             return True
         values = {
@@ -120,14 +139,21 @@ class Relay:
         self._database = database
         self._kind = kind
         self._moved_at = time.monotonic()
+        self._behind_at: datetime | None = None
+        self._stopping = asyncio.Event()
         self._duty = Duty(database, f"relay.{subscription.name}", hold=HOLD_DUTY)
 
+    @property
+    def lag(self) -> float:
+        """Seconds that the event which was read last is old, while more wait behind it; else 0."""
+        return age(self._behind_at)
+
     async def run(self) -> None:
-        """Relay until cancelled."""
+        """Relay until stopped or cancelled."""
         backoff, rest = Backoff(), SOONEST
         try:
             await self._register(backoff)
-            while True:
+            while not self._stopping.is_set():
                 try:
                     rest = await self._turn(rest)
                     backoff.reset()
@@ -135,21 +161,30 @@ class Relay:
                     self.status.holding(str(error))
                     rest = backoff.next()
                     log.warning("relay held", sink=self.subscription.name, error=str(error))
-                await asyncio.sleep(rest)
+                await self._rest(rest)
         finally:
             self.status.stopped()
             await self._duty.leave()
 
+    def stop(self) -> None:
+        """End after the batch in hand. Idempotent."""
+        self._stopping.set()
+
+    async def _rest(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+
     async def _register(self, backoff: Backoff) -> None:
         subscription = self.subscription
         types = sorted(subscription.types)
-        while True:
+        while not self._stopping.is_set():
             try:
                 await self._database.fetch("register_sink", subscription.name, self._kind, types)
                 return
             except HammerworkError as error:
                 self.status.holding(str(error))
-                await asyncio.sleep(backoff.next())
+                await self._rest(backoff.next())
 
     async def _turn(self, rest: float) -> float:
         """One batch, if the duty is ours; how long to rest after it."""
@@ -169,29 +204,29 @@ class Relay:
             position = await connection.fetchrow(statement("sink_position"), subscription.name)
             if position is None:
                 return 0
-            rows = await connection.fetch(
-                statement("read_events"),
-                position["types"], position["xid"], position["id"], position["horizon"], BATCH,
-            )  # fmt: skip
-            if rows:
-                delivered = await fan_out(connection, subscription, rows)
-            if place := self._place_after(rows, position["horizon"]):
-                await connection.fetch(statement("advance_sink"), subscription.name, *place)
-        if rows:
+            after, horizon = Place.of(position), position["horizon"]
+            found = await look(connection, subscription.name, position["types"], after, horizon, BATCH)
+            if found.rows:
+                delivered = await fan_out(connection, subscription, found.rows)
+            if self._moves(found):
+                await connection.fetch(
+                    statement("advance_sink"), subscription.name, str(found.end.xid), found.end.id
+                )
+        self._behind_at = found.rows[-1]["at"] if found.full else None
+        if found.rows:
             self.counts.batches += 1
-            self.counts.events += len(rows)
+            self.counts.events += len(found.rows)
             self.counts.deliveries += delivered
             self.status.progressed()
-        return len(rows)
+        return len(found.rows)
 
-    def _place_after(self, rows: Sequence[Record], horizon: str) -> tuple[str, int] | None:
-        """Where the next look begins: behind a full batch, else at the horizon, so that what other sinks want
-        is not read again and again. None: nothing came, and the last move is young."""
+    def _moves(self, found: Look) -> bool:
+        """Whether the position moves behind this look: not when nothing came and the last move is young."""
         now = time.monotonic()
-        if not rows and now < self._moved_at + PASS_OVER_EVERY:
-            return None
+        if not found.rows and now < self._moved_at + PASS_OVER_EVERY:
+            return False
         self._moved_at = now
-        return (rows[-1]["xid"], rows[-1]["id"]) if len(rows) == BATCH else (horizon, 0)
+        return True
 
 
 async def fan_out(connection: Connection, subscription: Subscription, rows: Sequence[Record]) -> int:
@@ -201,20 +236,36 @@ async def fan_out(connection: Connection, subscription: Subscription, rows: Sequ
     return len(jobs)
 
 
-async def replay_since(database: Database, subscription: Subscription, since: datetime) -> int:
-    """Deliver again, under their first ids, all kept events from a time on; how many.
+async def log_again(connection: Connection, subscription: Subscription, rows: Sequence[Record]) -> int:
+    """Put copies of each wanted event at the end of the log, in the caller's transaction; how many."""
+    ids = [row["id"] for row in rows if subscription.wants(event_of(row))]
+    if ids:
+        first, last = rows[0], rows[-1]
+        bounds = (first["xid"], first["id"], last["xid"], last["id"])
+        await connection.fetch(statement("log_again"), subscription.name, *bounds, ids)
+    return len(ids)
 
-    A page at a time, each in a transaction of its own: after an interruption, some are delivered.
+
+async def replay_since(database: Database, subscription: Subscription, since: datetime) -> int:
+    """Send again, under their first ids, all kept events from a time on; how many.
+
+    A page at a time, each in a transaction of its own: after an interruption, some are sent.
     """
     types = sorted(subscription.types)
-    delivered, xid, last_id = 0, "0", 0
+    again = log_again if subscription.from_log else fan_out
+    sent, xid, last_id = 0, "0", 0
     while True:
         async with database.transaction() as connection:
             rows = await connection.fetch(statement("events_since"), types, since, xid, last_id, BATCH)
-            delivered += await fan_out(connection, subscription, rows)
+            sent += await again(connection, subscription, rows)
         if len(rows) < BATCH:
-            return delivered
+            return sent
         xid, last_id = rows[-1]["xid"], rows[-1]["id"]
+
+
+def age(at: datetime | None) -> float:
+    """Seconds since then, by this machine's clock; 0 for None."""
+    return 0.0 if at is None else max(0.0, time.time() - at.timestamp())
 
 
 def event_of(row: Record) -> Event:

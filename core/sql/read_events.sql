@@ -1,9 +1,11 @@
--- $1 types text[], $2 after xid text, $3 after id bigint, $4 below xid text, $5 limit integer. The next events
--- in (xid, id) order, below a horizon under which no transaction is still running: what commits later can
--- then not have a smaller place. The position comes as parameters: joined to its row, it would bound no index
+-- $1 sink text, $2 types text[], $3 after xid text, $4 after id bigint, $5 below xid text, $6 limit integer. The
+-- next events in (xid, id) order, below a horizon under which no transaction is still running: what commits later
+-- can then not have a smaller place. The position comes as parameters: joined to its row, it would bound no index
 -- scan, and every look would read the log from its start (seen: a second a million events).
-select id, xid::text as xid, event_id, job_id, sequence, type, queue, data::text, at
+select id, xid::text as xid, event_id, job_id, sequence, type, queue, data::text, at,
+       sink is not null as again
 from hammerwork.events
-where (xid, id) > ($2::text::xid8, $3) and xid < $4::text::xid8 and type = any($1::text[])
+where (xid, id) > ($3::text::xid8, $4) and xid < $5::text::xid8 and type = any($2::text[])
+  and (sink is null or sink = $1)
 order by events.xid, events.id
-limit $5
+limit $6

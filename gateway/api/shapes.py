@@ -376,6 +376,7 @@ class SinkReply(Reply):
     state: str
     reason: str | None
     behind: int
+    lag: timedelta | None
     failing_since: datetime | None
     registered_at: datetime
 

@@ -106,7 +106,8 @@ def show(
 def replay(letter_ids: LetterIds, config: Config = None) -> None:
     """Try dead letters again.
 
-    A job gets new attempts; a message goes through its bridge's decoding and mapping, as configured now.
+    A job gets new attempts; a message goes through its bridge's decoding and mapping, as configured now; an
+    event goes to its sink again.
 
     \b
       hammerwork dead list --reason not_json | cut -f1 | xargs hammerwork dead replay
@@ -117,7 +118,10 @@ def replay(letter_ids: LetterIds, config: Config = None) -> None:
     async def act(session: Session, letter_id: UUID) -> str:
         known = replayers(session.settings)
         job_id = await operate.replay(session.database, letter_id, known)
-        return "filtered out by the mapping" if job_id is None else str(job_id)
+        if job_id is not None:
+            return str(job_id)
+        replayed = await operate.dead_letter(session.database, letter_id)
+        return "goes to its sink again" if replayed.letter.bridge is None else "filtered out by the mapping"
 
     each(config, letter_ids, act)
 

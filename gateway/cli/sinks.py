@@ -25,6 +25,7 @@ SINKS: Columns[SinkReply] = {
     "kind": lambda sink: sink.kind,
     "state": lambda sink: sink.state,
     "behind": lambda sink: f"{EVENTS_COUNTED}+" if sink.behind > EVENTS_COUNTED else sink.behind,
+    "lag": lambda sink: sink.lag,
     "failing since": lambda sink: sink.failing_since,
     "events": lambda sink: sink.types,
     "reason": lambda sink: sink.reason,
@@ -46,7 +47,7 @@ DELIVERIES: Columns[DeliveryReply] = {
 def list_sinks(config: Config = None, as_json: AsJson = False) -> None:
     """List the sinks that gateways have registered.
 
-    BEHIND is how many events a sink has not been given yet.
+    BEHIND is how many events a sink has not been given yet, LAG how old the oldest of them is.
 
     \b
       hammerwork sink list

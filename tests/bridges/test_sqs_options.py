@@ -227,8 +227,13 @@ async def test_without_the_client_the_extra_is_named(
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
         return imported(name, *arguments, **more)
 
-    for module in ("session", "connection", "holding"):
-        monkeypatch.delitem(sys.modules, f"hammerwork.bridges.sqs.{module}")
+    for module in (
+        "bridges.sqs.session",
+        "bridges.sqs.connection",
+        "bridges.sqs.holding",
+        "clients.aws_client",
+    ):
+        monkeypatch.delitem(sys.modules, f"hammerwork.{module}")
     monkeypatch.setattr(builtins, "__import__", without_aiobotocore)
     with pytest.raises(MissingExtra, match="`aws`"):
         SqsBridge("orders", sqs.options())

@@ -116,7 +116,7 @@ async def test_a_look_reads_what_lies_ahead_as_far_as_its_batch_whatever_the_sta
         (place,) = await connection.fetch(statement("sink_position"), "billing")
         explained = await connection.fetchval(
             "explain (analyze, format json) " + statement("read_events"),
-            place["types"], place["xid"], place["id"], place["horizon"], BATCH,
+            "billing", place["types"], place["xid"], place["id"], place["horizon"], BATCH,
         )  # fmt: skip
     nodes = scans(json.loads(explained)[0]["Plan"])
     assert not [node["Node Type"] for node in nodes if node["Node Type"] in ("Sort", "Seq Scan")]

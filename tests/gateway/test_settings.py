@@ -448,6 +448,9 @@ def test_every_short_form_names_a_setting_that_exists() -> None:
             "HAMMERWORK_KAFKA_TOPICS": "orders",
             "HAMMERWORK_WEBHOOK_URL": "https://example.com/hook",
             "HAMMERWORK_WEBHOOK_SECRET": SECRET,
+            "HAMMERWORK_KAFKA_EVENTS_BOOTSTRAP": "broker:9092",
+            "HAMMERWORK_KAFKA_EVENTS_TOPIC": "job-events",
+            "HAMMERWORK_KINESIS_STREAM": "job-stream",
         },
     )
     names = {source.name for source in whole.sources()}

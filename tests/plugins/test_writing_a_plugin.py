@@ -88,7 +88,8 @@ async def test_the_folder_is_found_by_its_entry_point_and_read(
 async def test_the_sink_writes_lines(project: Path) -> None:
     file = project / "events"
     parts = build_parts(settings(project, f'[sinks.log]\ntype = "lines"\npath = "{file}"'))
-    sink = parts.outlets["log"].sink
+    sink = parts.outlets["log"].one_by_one
+    assert sink is not None
     event = {"id": "1", "type": "t"}
     await sink.open()
     report = await sink.deliver(_attempt(event))

@@ -191,8 +191,10 @@ create table hammerwork.events (
     type     text        not null,
     queue    text,
     data     jsonb       not null default '{}',
-    at       timestamptz not null default clock_timestamp()
+    at       timestamptz not null default clock_timestamp(),
+    sink     text
 ) partition by range (at);
+comment on column hammerwork.events.sink is 'a copy of an earlier event that is sent again, to this sink alone';
 create index events_position on hammerwork.events (xid, id);
 create table hammerwork.events_default partition of hammerwork.events default;
 

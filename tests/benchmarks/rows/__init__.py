@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from ..row import Row
-from . import drain, enqueue, footprint, kafka, pickup, rabbitmq, sqs, wal, webhooks
+from . import drain, enqueue, footprint, kafka, kafka_sink, pickup, rabbitmq, sqs, wal, webhooks
 
 ROWS: list[Row] = [
     row
-    for room in (enqueue, drain, pickup, rabbitmq, kafka, sqs, webhooks, wal, footprint)
+    for room in (enqueue, drain, pickup, rabbitmq, kafka, sqs, webhooks, kafka_sink, wal, footprint)
     for row in room.ROWS
 ]

@@ -1,0 +1,63 @@
+"""Addressing: the topic, key and partition of an event's record."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+
+from ...core.errors import BadMessage
+from ...core.event import LoggedEvent
+from ...core.expression import Formula
+from ...core.publish.relay import FILTER_VARIABLES
+from .options import KafkaSinkOptions
+
+
+class Addressing:
+    """Raises Misconfigured for a key's expression that cannot be used."""
+
+    def __init__(self, options: KafkaSinkOptions) -> None:
+        self._options = options
+        self._fixed = options.fixed_topic
+        self._key = None
+        if options.key is not None:
+            self._key = Formula("key", options.key, variables=FILTER_VARIABLES)
+
+    def topic(self, event: LoggedEvent) -> str:
+        return self._fixed or self._options.topic_of(event.queue, event.type)
+
+    def key(self, event: LoggedEvent) -> bytes:
+        """The job's id, or that of the event where there is no job: a compacted topic refuses records
+        without a key. Raises BadMessage where the expression answers no text."""
+        if self._key is None:
+            return str(event.job_id or event.id).encode()
+        found = self._key.value(
+            {
+                "type": event.type,
+                "queue": event.queue,
+                "job_id": str(event.job_id) if event.job_id else None,
+                "sequence": event.sequence,
+                "data": dict(event.data),
+            }
+        )
+        if not isinstance(found, str) or not found:
+            raise BadMessage("no_key", f"the key's expression answers {type(found).__name__}, not text")
+        return found.encode()
+
+
+def partition_of(key: bytes, partitions: Sequence[int]) -> int:
+    """Where every Kafka client's default partitioner puts this key."""
+    return partitions[(murmur2(key) & 0x7FFFFFFF) % len(partitions)]
+
+
+def murmur2(data: bytes) -> int:
+    """MurmurHash2 as Kafka's Java client computes it (org.apache.kafka.common.utils.Utils.murmur2)."""
+    length = len(data)
+    words, rest = divmod(length, 4)
+    h = 0x9747B28C ^ length
+    for k in struct.unpack_from(f"<{words}I", data):
+        k = k * 0x5BD1E995 & 0xFFFFFFFF
+        h = (h * 0x5BD1E995 ^ (k ^ k >> 24) * 0x5BD1E995) & 0xFFFFFFFF
+    if rest:
+        h = (h ^ int.from_bytes(data[-rest:], "little")) * 0x5BD1E995 & 0xFFFFFFFF
+    h = (h ^ h >> 13) * 0x5BD1E995 & 0xFFFFFFFF
+    return h ^ h >> 15

@@ -9,9 +9,10 @@ from typing import Annotated, Literal, Self
 from pydantic import ByteSize, Field, field_validator, model_validator
 
 from ...clients.kafka import TOPIC, ClusterOptions
+from ...schemas.options import RegistryOptions
 
 Compression = Literal["none", "gzip", "snappy", "lz4", "zstd"]
-Form = Literal["cloudevents", "cloudevents-binary", "json"]
+Form = Literal["cloudevents", "cloudevents-binary", "json", "avro"]
 
 PLACEHOLDER = re.compile(r"\{(queue|type)\}")
 OWN_HEADERS = ("ce_", "content-type")
@@ -27,7 +28,15 @@ class KafkaSinkOptions(ClusterOptions):
     that the events of a job stay in order."""
     format: Form = "cloudevents"
     """`cloudevents`: the event as one JSON object. `cloudevents-binary`: its attributes as `ce_` headers, its
-    data as the value. `json`: an object of id, type, job_id, sequence, queue, time and data."""
+    data as the value. `json`: an object of id, type, job_id, sequence, queue, time and data. `avro`: the
+    same, its data as JSON text, in the wire format of Confluent's schema registry."""
+    registry: RegistryOptions | None = None
+    """The schema registry of `avro`."""
+    subject: str | None = Field(None, min_length=1)
+    """Under which the schema of `avro` is registered; None: `TOPIC-value`, or `dev.hammerwork.Event` where
+    there are several topics."""
+    auto_register: bool = True
+    """Register the schema of `avro`; otherwise it must be there."""
     headers: dict[str, str] = Field(default_factory=dict)
     """Headers of every record, beside those of the format."""
     compression: Compression = "none"
@@ -64,6 +73,15 @@ class KafkaSinkOptions(ClusterOptions):
             if not name or name.lower().startswith(OWN_HEADERS):
                 raise ValueError(f"the header {name!r} is set by the format")
         return given
+
+    @model_validator(mode="after")
+    def _has_a_registry_for_avro(self) -> Self:
+        if self.format == "avro":
+            if self.registry is None:
+                raise ValueError("format = 'avro' needs a registry")
+        elif self.registry is not None or self.subject is not None or not self.auto_register:
+            raise ValueError("registry, subject and auto_register take effect with format = 'avro'")
+        return self
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

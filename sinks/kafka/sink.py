@@ -22,8 +22,9 @@ from ...core.event import LoggedEvent, SinkCapabilities
 from ...core.failpoints import reach
 from ...core.job import Dead, Done, Outcome, Retry, Snooze
 from ...core.message import Guarantee
-from ..formats import FORMATS, Format, Header
+from ..formats import Format, Header
 from .addressing import Addressing, partition_of
+from .form import format_of
 from .options import KafkaSinkOptions
 from .position import Position
 from .producer import as_ours, connect, discard
@@ -70,7 +71,7 @@ class KafkaSink:
     def __init__(self, name: str, options: KafkaSinkOptions, *, format: Format | None = None) -> None:
         self.name = name
         self._options = options
-        self._format = format or FORMATS[options.format]()
+        self._format = format or format_of(options)
         self._addressing = Addressing(options)
         self._headers = [(key, value.encode()) for key, value in options.headers.items()]
         self._last_headers = _Headers((), (), 0)

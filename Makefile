@@ -14,8 +14,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(READY) ## Show the whole way through, with crashes: broker, jobs, workers, webhooks
-	@tests/services/install.sh rabbitmq
+demo: $(READY) ## Show the whole way through, with crashes: brokers, jobs, workers, webhooks, Kafka
+	@tests/services/install.sh rabbitmq kafka
 	$(BIN)/python demo/run.py $(ARGS)
 
 test: $(READY) ## Run the tests on real servers; ARGS="-k retry" goes to pytest
@@ -30,7 +30,7 @@ check: $(READY) ## Lint, format, floors and types, without changing a file
 	$(BIN)/mypy
 
 bench: $(READY) ## Measure, beside the bare limits and peers; ROW=enqueue measures that row alone
-	@tests/services/install.sh rabbitmq
+	@tests/services/install.sh rabbitmq kafka
 	$(BIN)/python -m tests.benchmarks $(ROW) $(ARGS)
 
 serve: $(READY) ## Run the gateway with the environment's HAMMERWORK_* settings

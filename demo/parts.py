@@ -35,6 +35,11 @@ class Parcel:
     id: str
     body: bytes
 
+    @property
+    def number(self) -> int:
+        """The one in its id."""
+        return int(self.id.rpartition("-")[2])
+
 
 def parcels(total: int, duplicates: int, poison: int, *, seed: int = 7) -> list[Parcel]:
     """`total` messages: orders, some of them twice, and some that are no JSON at all, in mixed order."""

@@ -1,4 +1,4 @@
-"""`make demo`: a broker, a gateway, workers and a webhook receiver; 2,000 messages, two kills, one sum."""
+"""`make demo`: two brokers, a gateway, workers, a webhook receiver; 2,000 messages, two kills, one sum."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import asyncpg
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from demo.log import EVENTS, ORDERS, publish_kafka, read_events
 from demo.parts import (
     Child,
     Parcel,
@@ -29,6 +30,7 @@ from hammerwork.core.postgres.database import Database
 from hammerwork.core.postgres.schema import migrate
 from hammerwork.gateway.embedded import EmbeddedPostgres
 from tests.services import ServiceMissing, StartFailed, free_port
+from tests.services.kafka import KafkaService, find_kafka
 from tests.services.rabbitmq import RabbitmqService, find_rabbitmq
 
 PUBLISHED, DUPLICATES, POISON = 2000, 60, 40
@@ -69,10 +71,14 @@ class Standing:
 class Demo:
     """Builds the stack, publishes, kills, waits, and counts."""
 
-    def __init__(self, dsn: str, receiver: Receiver, broker: RabbitmqService | None) -> None:
+    def __init__(
+        self, dsn: str, receiver: Receiver, broker: RabbitmqService | None, kafka: KafkaService | None
+    ) -> None:
         self._dsn = dsn
         self._receiver = receiver
         self._broker = broker
+        self._kafka = kafka
+        self._told: Counter[str] = Counter()
         self._token = secrets.token_urlsafe(24)
         self._port = free_port()
         self._messages = parcels(PUBLISHED, DUPLICATES, POISON)
@@ -108,12 +114,23 @@ class Demo:
                 )
         if self._broker is not None:
             await declare_amqp(self._broker.url, "orders")
+        if self._kafka is not None:
+            await self._kafka.create_topic(ORDERS, 3)
+            await self._kafka.create_topic(EVENTS, 3)
 
     async def _publish(self) -> None:
-        if self._broker is not None:
-            await publish_amqp(self._broker.url, "orders", self._messages, RATE)
-        else:
-            await publish_http(f"http://127.0.0.1:{self._port}/in/orders", self._token, self._messages, RATE)
+        """Half of the orders by Kafka, where there is one; a duplicate goes the way of its original."""
+        logged = [p for p in self._messages if self._kafka is not None and p.number % 2]
+        queued = [p for p in self._messages if p not in logged]
+        rate = RATE // 2 if logged else RATE
+        async with asyncio.TaskGroup() as publishing:
+            if self._kafka is not None:
+                publishing.create_task(publish_kafka(self._kafka.bootstrap, logged, rate))
+            if self._broker is not None:
+                publishing.create_task(publish_amqp(self._broker.url, "orders", queued, rate))
+            else:
+                url = f"http://127.0.0.1:{self._port}/in/orders"
+                publishing.create_task(publish_http(url, self._token, queued, rate))
 
     async def _watch(self, publishing: asyncio.Task[None], started: float) -> None:
         """Show progress, kill half-way, and return when everything has arrived or time is up."""
@@ -163,24 +180,37 @@ class Demo:
         return Standing(**row, webhooks=len(self._receiver.seen))
 
     async def _count(self, seconds: float) -> int:
+        if self._kafka is not None:
+            self._told = await read_events(self._kafka.bootstrap, self._expected)
         connection = await asyncpg.connect(self._dsn)
         try:
             now = await self._standing(connection)
             reasons = await connection.fetch(REASONS)
-            known = await connection.fetch(
-                "select distinct message_id from hammerwork.inbox where bridge = 'orders'"
-            )
+            known = await connection.fetch("select distinct message_id from hammerwork.inbox")
         finally:
             await connection.close()
         lost = len({parcel.id for parcel in self._messages} - {row["message_id"] for row in known})
         lost += self._expected - now.completed if now.completed < self._expected else 0
-        print(_table(now, self._messages, reasons, self._receiver, seconds))
+        print(_table(now, self._messages, reasons, self._receiver, self._stream_line(), seconds))
         print(
             f"demo: published={len(self._messages)} jobs={now.jobs} completed={now.completed}"
             f" duplicates_dropped={len(self._messages) - now.jobs - now.dead_letters}"
             f" dead_letters={now.dead_letters} webhooks={now.webhooks} lost={lost}"
         )
-        return 0 if lost == 0 and self._adds_up(now) and self._receiver.forged == 0 else 1
+        good = lost == 0 and self._adds_up(now) and self._receiver.forged == 0 and self._streamed_once()
+        return 0 if good else 1
+
+    def _streamed_once(self) -> bool:
+        """Whether Kafka has every job's completion, each once."""
+        return self._kafka is None or (
+            len(self._told) == self._expected and self._told.total() == self._expected
+        )
+
+    def _stream_line(self) -> tuple[str, int, str] | None:
+        if self._kafka is None:
+            return None
+        repeated = self._told.total() - len(self._told)
+        return ("jobs told by Kafka", len(self._told), f"{repeated} twice, read as committed")
 
     def _write_config(self) -> Path:
         """The file that a user would write; secrets stand in it because it lives as long as the demo."""
@@ -188,6 +218,23 @@ class Demo:
             bridge = f'type = "rabbitmq"\nurl = "{self._broker.url}"\nqueue = "orders"'
         else:
             bridge = f'type = "http"\npath = "/in/orders"\ntoken = "{self._token}"'
+        kafka = ""
+        if self._kafka is not None:
+            kafka = f"""
+[bridges.orders_by_kafka]
+type = "kafka"
+bootstrap = ["{self._kafka.bootstrap}"]
+topics = ["{ORDERS}"]
+identity = {{ header = "id" }}
+to_queue = "orders"
+
+[sinks.stream]
+type = "kafka"
+bootstrap = ["{self._kafka.bootstrap}"]
+topic = "{EVENTS}"
+delivery = "transactional"
+events = ["job.completed"]
+"""
         text = f"""\
 [database]
 url = "{self._dsn}"
@@ -210,7 +257,7 @@ events = ["job.completed"]
 allow_http = true
 allow_networks = ["127.0.0.0/8"]
 retry = ["200ms", "500ms", "1s", "2s", "5s", "5s", "5s"]
-"""
+{kafka}"""
         path = FOLDER / "hammerwork.toml"
         path.touch(mode=0o600)
         path.write_text(text)
@@ -222,6 +269,7 @@ def _table(
     messages: list[Parcel],
     reasons: list[asyncpg.Record],
     receiver: Receiver,
+    streamed: tuple[str, int, str] | None,
     seconds: float,
 ) -> str:
     distinct = Counter(
@@ -236,6 +284,7 @@ def _table(
         ("bookings by handlers", now.bookings, f"{now.double_bookings} double"),
         ("dead letters", now.dead_letters, ", ".join(f"{r['reason']} {r['letters']}" for r in reasons)),
         ("jobs told by webhook", now.webhooks, f"{receiver.calls} calls, {receiver.forged} bad signatures"),
+        *filter(None, [streamed]),
     ]
     lines = [f"  {name:<22} {count:>6}  {remark}" for name, count, remark in rows]
     return "\n".join(["", *lines, f"  in {seconds:.1f} s", ""])
@@ -243,14 +292,14 @@ def _table(
 
 async def main() -> int:
     receiver = Receiver("whsec_" + b64encode(secrets.token_bytes(32)).decode())
-    broker = await asyncio.to_thread(_broker)
+    broker, kafka = await asyncio.gather(asyncio.to_thread(_broker), asyncio.to_thread(_kafka))
     try:
         async with EmbeddedPostgres(FOLDER / "postgres") as postgres, receiver.serving():
             print(f"demo: {PUBLISHED} messages, {DUPLICATES} of them twice, {POISON} poison", flush=True)
-            return await Demo(postgres.dsn, receiver, broker).run()
+            return await Demo(postgres.dsn, receiver, broker, kafka).run()
     finally:
-        if broker is not None:
-            await asyncio.to_thread(broker.close)
+        for service in filter(None, [broker, kafka]):
+            await asyncio.to_thread(service.close)
 
 
 def _broker() -> RabbitmqService | None:
@@ -259,6 +308,20 @@ def _broker() -> RabbitmqService | None:
     except (ServiceMissing, StartFailed) as missing:
         print(f"demo: over the HTTP bridge instead of RabbitMQ ({missing})", flush=True)
         return None
+
+
+def _kafka() -> KafkaService | None:
+    """Apache Kafka: the light broker knows no transactions."""
+    try:
+        found = find_kafka()
+    except (ServiceMissing, StartFailed) as missing:
+        print(f"demo: without Kafka ({missing})", flush=True)
+        return None
+    if found.apache:
+        return found
+    found.close()
+    print("demo: without Kafka (Apache's own needs java and mvn)", flush=True)
+    return None
 
 
 if __name__ == "__main__":

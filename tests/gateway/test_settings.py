@@ -12,6 +12,7 @@ import pytest
 from hammerwork.bridges.rabbitmq.bridge import HeaderIdentity, RabbitmqOptions
 from hammerwork.core.errors import Misconfigured
 from hammerwork.core.event import EventType
+from hammerwork.gateway import catalog
 from hammerwork.gateway.origins import SHORT_FORMS
 from hammerwork.gateway.settings import Settings, load
 
@@ -360,8 +361,10 @@ def test_an_unknown_type_is_refused_with_the_nearest_match() -> None:
 
 
 def test_a_bridge_without_a_type_is_refused(toml: Path) -> None:
+    known = ", ".join(catalog.bridges.names())
+    assert "rabbitmq" in known
     assert refusal(path=toml, text="[bridges.a]\nqueue = 'q'\n") == (
-        f"bridges.a has no type: there are http, kafka, rabbitmq, sqs ({toml})"
+        f"bridges.a has no type: there are {known} ({toml})"
     )
 
 

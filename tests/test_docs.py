@@ -55,6 +55,12 @@ def blocks(language: str) -> Iterator[tuple[str, str]]:
             yield page.name, found[1]
 
 
+def test_what_the_pages_link_to_is_there() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#:]+?)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
 def commands() -> set[str]:
     """What the pages call `hammerwork WORD [WORD]`, in code."""
     texts = [page.read_text(encoding="utf-8") for page in PAGES]

@@ -120,19 +120,28 @@ class KinesisSink:
         written = self._written(events, outcomes)
         entries = self._aggregated(written) if self._options.aggregate else self._single(written)
         room, stuck = asyncio.Semaphore(self._options.requests), set[Shard]()
+        fault: Disconnected | None = None
         for wave in _waves(entries, by_shard=self._options.aggregate):
-            ready = [entry for entry in wave if entry.shard not in stuck]
-            if not ready:
+            requests = list(_requests([entry for entry in wave if entry.shard not in stuck]))
+            if not requests:
                 break
             # All of them, also when one fails: what is on its way must not arrive behind its repetition.
-            stored = await asyncio.gather(
-                *(self._put(request, room, outcomes) for request in _requests(ready)),
-                return_exceptions=True,
+            answers = await asyncio.gather(
+                *(self._put(request, room, outcomes) for request in requests), return_exceptions=True
             )
-            for shards in stored:
-                if isinstance(shards, BaseException):
-                    raise shards
-                stuck |= shards
+            for request, answer in zip(requests, answers, strict=True):
+                match answer:
+                    case Disconnected():
+                        # What became of this request is not known; what others stored is.
+                        fault = answer
+                        stuck.update(entry.shard for entry in request)
+                        _tell(outcomes, request, Retry(str(answer)))
+                    case BaseException():
+                        raise answer
+                    case _:
+                        stuck |= answer
+        if fault is not None and not any(isinstance(outcome, Done) for outcome in outcomes):
+            raise fault
         return outcomes
 
     # --- what is written ---
@@ -216,8 +225,7 @@ class KinesisSink:
             else:
                 moved = moved or told["ShardId"] not in self._shards
                 outcome = Done()
-            for place in entry.places:
-                outcomes[place] = outcome
+            _tell(outcomes, [entry], outcome)
         if moved:
             log.info("stream was resharded", sink=self.name, stream=self._options.stream)
             self._shards = Shards(())  # found anew before the next batch
@@ -246,6 +254,12 @@ class KinesisSink:
         self._shards = Shards(found)
         if not self._shards:
             raise Disconnected(f"stream {self._options.stream} has no open shard yet")
+
+
+def _tell(outcomes: list[Outcome], entries: Sequence[_Entry], outcome: Outcome) -> None:
+    for entry in entries:
+        for place in entry.places:
+            outcomes[place] = outcome
 
 
 def _formula(name: str, source: str | None) -> Formula | None:

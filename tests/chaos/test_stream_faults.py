@@ -204,7 +204,7 @@ async def test_kinesis_that_takes_a_part_and_throttles_loses_nothing_and_keeps_t
     async with get_session().create_client("kinesis", **aws_service.client_arguments()) as client:
         await client.create_stream(StreamName=stream, ShardCount=3)
         await client.get_waiter("stream_exists").wait(StreamName=stream, WaiterConfig={"Delay": 1})
-    async with FaultyKinesis(aws_service.endpoint, partial=0.2, whole=0.05, lost=0.1).running() as proxy:
+    async with FaultyKinesis(aws_service.endpoint, partial=0.2, whole=7, lost=5).running() as proxy:
         options = KinesisOptions.model_validate(
             {
                 "stream": stream, "endpoint_url": proxy.url, "region": aws_service.region, "requests": 1,
@@ -214,7 +214,7 @@ async def test_kinesis_that_takes_a_part_and_throttles_loses_nothing_and_keeps_t
         )  # fmt: skip
         relay = LogRelay(queue.database, WANTED, KinesisSink("stream", options), kind="kinesis", batch=300)
         async with running(relay):
-            await story.go_on(36)
+            await story.go_on(18)
             await story.until_caught_up(60)
     assert min(proxy.counts["partial"], proxy.counts["lost"], proxy.counts["whole"]) > 0, proxy.counts
     told = await story.told()

@@ -22,10 +22,10 @@ FAILED = {"ErrorCode": "InternalFailure", "ErrorMessage": "Internal Service Fail
 
 
 class FaultyKinesis:
-    """`partial`: the share of records that are not stored. `whole`: the share of requests that are refused
-    as a whole (400, throttled). `lost`: the share of those that are stored without an answer."""
+    """`partial`: the share of records that are not stored. `whole`: every so many-th PutRecords is refused as
+    a whole (400, throttled). `lost`: every so many-th is stored without an answer. 0: none."""
 
-    def __init__(self, endpoint: str, *, partial: float = 0.0, whole: float = 0.0, lost: float = 0.0) -> None:
+    def __init__(self, endpoint: str, *, partial: float = 0.0, whole: int = 0, lost: int = 0) -> None:
         self.endpoint = endpoint
         self.partial, self.whole, self.lost = partial, whole, lost
         self.counts: Counter[str] = Counter()
@@ -59,7 +59,7 @@ class FaultyKinesis:
         asked = json.loads(body)
         records = asked["Records"]
         self.requests.append([record["PartitionKey"] for record in records])
-        if self._dice.random() < self.whole:
+        if self.whole and len(self.requests) % self.whole == 0:
             self.counts["whole"] += 1
             refusal = {"__type": "ProvisionedThroughputExceededException", "message": "Rate exceeded"}
             return web.json_response(refusal, status=400, content_type="application/x-amz-json-1.1")
@@ -74,7 +74,7 @@ class FaultyKinesis:
                     told["ShardId"] = self.successor[1]
             told_of = iter(stored["Records"])
             answers = [next(told_of) if keep else a for a, keep in zip(answers, kept, strict=True)]
-        if self._dice.random() < self.lost:
+        if self.lost and len(self.requests) % self.lost == 0:
             self.counts["lost"] += 1
             if request.transport is not None:
                 request.transport.abort()

@@ -180,7 +180,7 @@ async def test_a_request_that_is_throttled_as_a_whole_is_no_wrong_setting(
     aws_service: AwsService, stream: str
 ) -> None:
     async with (
-        FaultyKinesis(aws_service.endpoint, whole=1.0).running() as proxy,
+        FaultyKinesis(aws_service.endpoint, whole=1).running() as proxy,
         opened(aws_service, stream, endpoint_url=proxy.url) as sink,
     ):
         with pytest.raises(Disconnected, match="ProvisionedThroughputExceededException"):

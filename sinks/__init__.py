@@ -1,1 +1,1 @@
-"""One file a destination of events."""
+"""One room a destination of events."""

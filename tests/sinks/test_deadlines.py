@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from hammerwork.sinks.deadlines import Deadlines
+from hammerwork.sinks.webhook.deadlines import Deadlines
 
 LIMIT = 0.1
 

@@ -11,7 +11,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 
 from hammerwork.core.errors import Misconfigured
 from hammerwork.core.job import Retry
-from hammerwork.sinks.egress import Egress, RefusedAddress
+from hammerwork.sinks.webhook.egress import Egress, RefusedAddress
 
 from .delivering import Settings, attempt, connections_of, deliver, sink
 from .hostile_server import HostileServer

@@ -18,8 +18,8 @@ from hammerwork.core.errors import Misconfigured
 from hammerwork.core.event import DeliveryAttempt
 from hammerwork.core.job import Dead, Done, Retry
 from hammerwork.core.signature import new_key_pair, new_secret, verify_standard
-from hammerwork.sinks.verdict import wanted_delay
 from hammerwork.sinks.webhook import WebhookOptions, WebhookSink
+from hammerwork.sinks.webhook.verdict import wanted_delay
 
 from .delivering import EVENT, EVENT_ID, attempt, deliver, sink
 from .hostile_server import OK, Exchange, HostileServer

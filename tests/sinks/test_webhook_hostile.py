@@ -18,7 +18,8 @@ import pytest
 from hammerwork.core.errors import Unavailable
 from hammerwork.core.event import DeliveryAttempt
 from hammerwork.core.job import Done, Retry, Snooze
-from hammerwork.sinks.webhook import EXCERPT, WebhookSink
+from hammerwork.sinks.webhook import WebhookSink
+from hammerwork.sinks.webhook.sink import EXCERPT
 
 from .delivering import EVENT_ID, attempt, connections_of, deliver, sink
 from .hostile_server import Authority, Exchange, HostileServer, full_backlog

@@ -17,13 +17,13 @@ import aiohttp
 from aiohttp.abc import AbstractResolver
 from pydantic import AfterValidator, BaseModel, ByteSize, ConfigDict, Field, SecretStr, model_validator
 
-from ..core.errors import Misconfigured, Unavailable
-from ..core.event import DeliveryAttempt, DeliveryReport, SinkCapabilities
-from ..core.job import Json
-from ..core.message import Guarantee
-from ..core.postgres.store import encode
-from ..core.signature import Keyring, VerifyingKey, parse_key
-from ..core.tls import client_context
+from ...core.errors import Misconfigured, Unavailable
+from ...core.event import DeliveryAttempt, DeliveryReport, SinkCapabilities
+from ...core.job import Json
+from ...core.message import Guarantee
+from ...core.postgres.store import encode
+from ...core.signature import Keyring, VerifyingKey, parse_key
+from ...core.tls import client_context
 from .egress import Egress
 from .endpoint import Answer, Endpoint, Limits
 from .verdict import GONE, judge, judge_failure

@@ -11,7 +11,7 @@ from email.utils import parsedate_to_datetime
 
 import aiohttp
 
-from ..core.job import Dead, Done, Outcome, Retry, Snooze
+from ...core.job import Dead, Done, Outcome, Retry, Snooze
 from .egress import RefusedAddress
 
 GONE = "gone"

@@ -12,7 +12,7 @@ import structlog
 from aiohttp import AddrInfoType
 from yarl import URL
 
-from ..core.errors import HammerworkError, Misconfigured
+from ...core.errors import HammerworkError, Misconfigured
 
 log = structlog.get_logger(__name__)
 

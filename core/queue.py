@@ -154,7 +154,7 @@ class Queue:
         """Every queue that has live jobs or a setting."""
         return [QueueStats(**row) for row in await self.database.fetch("queue_stats")]
 
-    # --- acts: through the one door, core/operate.py ---
+    # --- acts: through the one door, core/operate ---
 
     async def cancel(self, job_id: UUID, reason: str = "cancelled by the application") -> JobState:
         """Cancel a waiting job at once, ask a running one to stop; returns the state it was in.

@@ -60,11 +60,12 @@ class Upkeep:
         self._duty = Duty(database, "upkeep")
         self._rescued_at = 0.0
         self._tidied_at = 0.0
-        # Not at the start: beside a table of millions there is enough to do, and others have looked before.
-        self._ownerless_due = time.monotonic() + TIDY_EVERY
+        self._ownerless_due = 0.0
 
     async def run(self) -> None:
         """Keep up until cancelled."""
+        # Not at the start: beside a table of millions there is enough to do, and others have looked before.
+        self._ownerless_due = time.monotonic() + TIDY_EVERY
         backoff = Backoff()
         try:
             while True:

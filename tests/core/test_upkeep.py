@@ -216,7 +216,7 @@ async def test_ownerless_jobs_are_looked_for_as_rarely_as_that_is_dear_and_not_a
         return job
 
     async def tidied() -> bool:
-        return await connection.fetchval("select count(*) from hammerwork.results") == 0
+        return bool(await connection.fetchval("select count(*) = 0 from hammerwork.results"))
 
     first = await left_ownerless()
     await connection.execute(

@@ -66,6 +66,15 @@ class BridgeHarness(Harness):
         """Close every connection to the broker, as a network does."""
         self._cannot("cut connections")
 
+    async def sever(self, bridge: Bridge) -> None:
+        """Part this bridge from its broker, so that what it has in hand comes again. Unless overridden: by
+        `cut`, or by closing it where that cannot be done. Override it where what is in hand belongs to no
+        connection, so that the bridge does not feel a cut and goes on prolonging its leases."""
+        if type(self).cut is BridgeHarness.cut:
+            await bridge.close()
+        else:
+            await self.cut()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Received:

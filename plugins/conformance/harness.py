@@ -94,11 +94,12 @@ class SinkHarness(Harness):
     answers_within: float = 15.0
 
     async def received(self) -> Sequence[Received]:
-        """What has arrived so far, in its order, repetitions too."""
+        """What has arrived so far, repetitions too: in its order, of a log in that of each job's events."""
         raise NotImplementedError
 
     async def fail(self, times: int) -> None:
-        """Let the next so many deliveries fail in a way that trying again cures."""
+        """Let the next so many deliveries fail in a way that trying again cures. Of a log sink: about so many
+        events of the next batches, or those batches, and if it can be not all."""
         self._cannot("fail for a while")
 
     async def refuse(self) -> None:

@@ -6,8 +6,15 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from hammerwork.plugins.conformance import BridgeContract, BridgeHarness, SinkContract, SinkHarness
+from hammerwork.plugins.conformance import (
+    BridgeContract,
+    BridgeHarness,
+    LogSinkContract,
+    SinkContract,
+    SinkHarness,
+)
 
+from .log_shelf import KeepingShelfSink, LogShelfSink, log_shelf
 from .log_spool import LogSpoolBridge, log_spool_harness
 from .shelf import ShelfSink, shelf
 from .spool import SpoolBridge
@@ -42,3 +49,18 @@ class TestShelf(SinkContract):
     async def harness(self) -> AsyncIterator[SinkHarness]:
         async with shelf() as harness:
             yield harness
+
+
+class TestLogShelf(LogSinkContract):
+    plugin = LogShelfSink
+    kind = "hammerwork.tests.contracts.log_shelf:LogShelfSink"
+
+    @pytest.fixture
+    async def harness(self) -> AsyncIterator[SinkHarness]:
+        async with log_shelf() as harness:
+            yield harness
+
+
+class TestKeepingShelf(TestLogShelf):
+    plugin = KeepingShelfSink
+    kind = "hammerwork.tests.contracts.log_shelf:KeepingShelfSink"

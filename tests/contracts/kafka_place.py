@@ -67,10 +67,11 @@ class KafkaPlace:
 
 
 @asynccontextmanager
-async def kafka_place(service: KafkaService) -> AsyncIterator[KafkaPlace]:
+async def kafka_place(service: KafkaService, **settings: str) -> AsyncIterator[KafkaPlace]:
+    """A fresh topic; `settings` are its own, with underscores for dots."""
     if not service.apache:
         pytest.skip(LIGHT)
     topic = f"conformance.{secrets.token_hex(6)}"
-    await service.create_topic(topic, PARTITIONS)
+    await service.create_topic(topic, PARTITIONS, **settings)
     yield KafkaPlace(service, topic)
     await service.delete_topic(topic)

@@ -63,6 +63,8 @@ class Session(ConsumerRebalanceListener):  # type: ignore[misc]
         """The offset after the last one that is settled, of the same partitions."""
         self._committed: dict[TopicPartition, int] = {}
         self._asked_about: TopicPartition | None = None
+        self._dealt = False
+        """Whether the group has said which partitions are ours, be it none."""
         self._resting = False
         self._stirred = asyncio.Event()
         self._has_room = asyncio.Event()
@@ -82,6 +84,7 @@ class Session(ConsumerRebalanceListener):  # type: ignore[misc]
 
     def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
         self.generation += 1
+        self._dealt = False
         self._left(revoked)
         self._forget()
 
@@ -92,6 +95,7 @@ class Session(ConsumerRebalanceListener):  # type: ignore[misc]
         for partition in assigned:
             self._consumer.seek(partition, 0)
         self.generation += 1
+        self._dealt = True
         self._forget()
         self.unplaced = set(assigned)
         self._stirred.set()
@@ -195,16 +199,21 @@ class Session(ConsumerRebalanceListener):  # type: ignore[misc]
             if self._ahead.get(partition, end) < end:
                 self._ahead[partition] = self._settled[partition] = end
 
-    async def lag(self) -> int:
-        """How many offsets lie between what is settled and the ends of the partitions that are read."""
+    async def lag(self) -> int | None:
+        """How many offsets lie between what is settled and the ends of the partitions that are read; None
+        until it is known which those are, and where each goes on."""
+        if self.unplaced or not self._dealt:
+            return None
         empty = await self.empty_stretches()
         ends = await self._consumer.end_offsets(list(self._settled))
         reached = {**self._settled, **empty}
-        return sum(max(0, end - reached.get(partition, end)) for partition, end in ends.items())
+        left: int = sum(max(0, end - reached.get(partition, end)) for partition, end in ends.items())
+        return left
 
     async def close(self) -> None:
-        """Stop reading and leave the group, within a few seconds."""
+        """Stop reading and leave the group, within a few seconds. A pull that is under way raises."""
         self.failure = self.failure or Disconnected("the session is closed")
+        self._stirred.set()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

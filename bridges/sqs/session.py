@@ -189,8 +189,10 @@ class Session:
     # --- the end ---
 
     async def close(self) -> None:
-        """Let the polls end, give back everything, disconnect."""
+        """Let the polls end, give back everything, disconnect. A pull that is under way raises."""
         self._ending, self._receiving = True, False
+        self.failure = self.failure or Disconnected("the bridge was closed")
+        self.buffer.wake()
         self._look_again()
         try:
             within = GRACE + self._options.wait.total_seconds()

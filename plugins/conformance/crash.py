@@ -8,7 +8,8 @@ import pytest
 
 from .trial import BridgeTrial
 
-FAILPOINTS = ("intake.pulled", "intake.before_commit", "intake.committed", "intake.settled")
+FAILPOINTS = ("intake.before_commit", "intake.committed", "intake.settled")
+"""With messages pulled and nothing stored, with all stored and nothing settled, with both done."""
 
 
 class CrashTests:

@@ -66,6 +66,15 @@ class BridgeHarness(Harness):
         """Close every connection to the broker, as a network does."""
         self._cannot("cut connections")
 
+    async def sever(self, bridge: Bridge) -> None:
+        """Part this bridge from its broker, so that what it has in hand comes again. Unless overridden: by
+        `cut`, or by closing it where that cannot be done. Override it where what is in hand belongs to no
+        connection, so that the bridge does not feel a cut and goes on prolonging its leases."""
+        if type(self).cut is BridgeHarness.cut:
+            await bridge.close()
+        else:
+            await self.cut()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Received:
@@ -85,11 +94,12 @@ class SinkHarness(Harness):
     answers_within: float = 15.0
 
     async def received(self) -> Sequence[Received]:
-        """What has arrived so far, in its order, repetitions too."""
+        """What has arrived so far, repetitions too: in its order, of a log in that of each job's events."""
         raise NotImplementedError
 
     async def fail(self, times: int) -> None:
-        """Let the next so many deliveries fail in a way that trying again cures."""
+        """Let the next so many deliveries fail in a way that trying again cures. Of a log sink: about so many
+        events of the next batches, or those batches, and if it can be not all."""
         self._cannot("fail for a while")
 
     async def refuse(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,8 +22,9 @@ async def same_by_file_and_variables(
     file.write_text(f"[{section}.{NAME}]\n{''.join(lines)}")
     prefix = f"HAMMERWORK_{section}__{NAME}__".upper()
     variables = {prefix + key.upper(): variable(value) for key, value in table.items()}
-    by_file = await _shown("--config", str(file), variables={})
-    by_variables = await _shown(variables=variables)
+    by_file, by_variables = await asyncio.gather(
+        _shown("--config", str(file), variables={}), _shown(variables=variables)
+    )
     assert by_file == by_variables
     assert not [secret for secret in secrets if secret in str(by_file)], "a secret is shown"
 

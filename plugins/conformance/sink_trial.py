@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from pydantic import BaseModel
-
-from ...core.event import DeliveryAttempt, DeliveryReport, Event, EventType, Sink, SinkCapabilities
+from ...core.event import DeliveryAttempt, DeliveryReport, Event, EventType, Sink
 from ...core.execute.worker import Worker
 from ...core.identity import new_id
 from ...core.job import Job, Json, Outcome, Retry
@@ -22,52 +19,23 @@ from ...core.publish.relay import Relay, Subscription
 from ...core.queue import Queue
 from ...core.retry import Fixed
 from .harness import Received, SinkHarness
+from .place import SinkPlace
 from .spoken import listening
-from .trial import Condition, until
 
 CONCURRENCY = 4
 AT_ONCE = DeliveryPolicy(retry=Fixed(timedelta(0)), max_attempts=50, concurrency=CONCURRENCY)
 SOON = timedelta(milliseconds=50)
 
 
-class SinkTrial:
+class SinkTrial(SinkPlace[Sink]):
     """All of it belongs to one test: the sink's name, and the queue whose events it wants, are no other's."""
 
     def __init__(self, plugin: Any, kind: str, harness: SinkHarness, queue: Queue) -> None:
-        self.plugin = plugin
-        self.kind = kind
-        self.harness = harness
-        self.capabilities: SinkCapabilities = plugin.capabilities
-        self.name = f"trial_{secrets.token_hex(6)}"
+        super().__init__(plugin, kind, harness)
         self._queue = queue
-        self._sinks: list[Sink] = []
         self._subscription = Subscription(
             name=self.name, types=frozenset({EventType.ENQUEUED}), queues=(self.name,), max_attempts=50
         )
-
-    @property
-    def options(self) -> BaseModel:
-        """The harness's options, validated as settings would."""
-        return self._validated(self.harness.options)
-
-    def sink(self, options: Mapping[str, Json] | None = None) -> Sink:
-        """Another sink for the same destination, not open yet; it is closed at the end of the test."""
-        made: Sink = self.plugin(self.name, self.options if options is None else self._validated(options))
-        self._sinks.append(made)
-        return made
-
-    async def opened(self) -> Sink:
-        made = self.sink()
-        await made.open()
-        return made
-
-    async def close_all(self) -> None:
-        for sink in self._sinks:
-            await sink.close()
-
-    def _validated(self, options: Mapping[str, Json]) -> BaseModel:
-        made: BaseModel = self.plugin.Options.model_validate(dict(options))
-        return made
 
     # --- one event ---
 
@@ -143,14 +111,6 @@ class SinkTrial:
             return set(jobs) <= set(await self.arrivals())
 
         await self.until(complete, f"{len(jobs)} events arrive")
-
-    async def until(self, condition: Condition, what: str) -> None:
-        """Poll until the condition holds; fails the test when the harness's patience is over."""
-        await until(condition, self.harness.patience, what)
-
-    def shown(self, said: Sequence[str]) -> list[str]:
-        """The secrets that are in these texts."""
-        return [secret for secret in self.harness.secrets if any(secret in text for text in said)]
 
 
 def _job_of(received: Received) -> Json:

@@ -66,7 +66,8 @@ class KafkaSink:
     for options that cannot be used.
     """
 
-    capabilities = SinkCapabilities(batches=True, order="key", refuses=True)
+    Options = KafkaSinkOptions
+    capabilities = SinkCapabilities(batches=True, order="key", refuses=True, largest=1024 * 1024)
 
     def __init__(self, name: str, options: KafkaSinkOptions, *, format: Format | None = None) -> None:
         self.name = name

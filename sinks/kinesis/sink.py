@@ -76,6 +76,7 @@ class KinesisSink:
     that cannot be used, and MissingExtra for aggregation.
     """
 
+    Options = KinesisOptions
     capabilities = SinkCapabilities(batches=True, order="key", refuses=True, largest=1024 * 1024)
 
     def __init__(self, name: str, options: KinesisOptions) -> None:

@@ -77,7 +77,7 @@ class Shelf(SinkHarness):
             self.tasks.discard(task)
             writer.transport.abort()
 
-    async def _answer(self, asked: Any) -> str:
+    async def _answer(self, asked: Any) -> Json:
         if self.hanging:
             await asyncio.Event().wait()
         if self.failing:

@@ -8,14 +8,17 @@ from typing import Any
 
 import pytest
 
-from hammerwork.plugins.conformance import BridgeContract, SinkContract
+from hammerwork.plugins.conformance import BridgeContract, LogSinkContract, SinkContract
 from hammerwork.plugins.conformance.choose import names_of_tests
+from hammerwork.plugins.conformance.log_sink_trial import log_sink_trial
 from hammerwork.plugins.conformance.sink_trial import sink_trial
 from hammerwork.plugins.conformance.trial import bridge_trial
 
 from . import broken_bridges as broken
 from . import broken_sinks as unfit
+from . import log_shelf as shelves
 from . import log_spool as logs
+from .log_shelf import log_shelf
 from .log_spool import log_spool_harness
 from .shelf import shelf
 from .spool_harness import spool_harness
@@ -127,6 +130,42 @@ SINKS = [
     Planted("test_options_may_be_set_by_a_file_or_by_variables", unfit.Untyped, "=="),
 ]
 
+DIED = "test_a_gateway_that_dies_between_send_and_position_repeats_one_batch"
+KEPT = "test_a_position_that_a_sink_keeps_is_that_of_its_last_batch"
+
+LOG_SINKS = [
+    Planted("test_it_opens_closes_and_opens_again", shelves.OpensOnce, "=="),
+    Planted("test_it_opens_closes_and_opens_again", shelves.Talkative, "a secret was logged"),
+    Planted("test_an_event_arrives_whole", shelves.Latin, "=="),
+    Planted("test_every_event_of_a_batch_arrives_once_and_in_order", shelves.Shuffling, "out of order"),
+    Planted("test_every_event_of_a_batch_arrives_once_and_in_order", shelves.Twice, "240 == 120"),
+    Planted("test_the_identity_is_the_same_on_every_try", shelves.Renaming, "=="),
+    Planted("test_what_was_not_taken_is_not_done", shelves.Careless, "all is done"),
+    Planted("test_what_was_not_taken_is_not_done", shelves.Sorting, "done that never arrived"),
+    Planted("test_what_was_not_taken_is_not_done", shelves.Short, "7 outcomes of 12 events"),
+    Planted("test_a_partial_failure_tears_no_job_apart", shelves.Hurried, "behind one that was not"),
+    Planted("test_what_is_too_large_is_dead_and_stops_no_other", shelves.Hopeful, "are not taken"),
+    Planted("test_what_is_too_large_is_dead_and_stops_no_other", shelves.Stopping, "=="),
+    Planted("test_what_is_refused_for_good_is_dead", shelves.Hopeful, "are not taken"),
+    Planted("test_a_destination_that_hangs_does_not_hold_us_for_ever", shelves.Waiting, "a close takes"),
+    Planted("test_a_destination_that_hangs_does_not_hold_us_for_ever", shelves.Deaf, "a send goes on"),
+    Planted("test_a_destination_that_restarts_is_reached_again", shelves.Faithful, "are not taken"),
+    Planted("test_a_destination_that_is_away_is_said_to_be", shelves.Pretending, "neither open nor send"),
+    Planted("test_a_destination_that_is_away_is_said_to_be", shelves.Blaming, "a secret is shown"),
+    Planted("test_every_event_arrives_in_order_though_some_fail", shelves.Careless, "events arrive"),
+    Planted("test_every_event_arrives_in_order_though_some_fail", shelves.Hurried, "out of order"),
+    Planted("test_a_destination_that_restarts_misses_nothing", shelves.Faithful, "events arrive"),
+    Planted(DIED, shelves.Detached, "events arrive"),
+    Planted(DIED, shelves.Lagging, "though the sink keeps the position"),
+    Planted("test_lost_answers_repeat_their_batches_only", shelves.Repeating, "known to be, was sent again"),
+    Planted("test_a_stop_and_a_start_repeat_nothing", shelves.Twice, "sent again"),
+    Planted(KEPT, shelves.Lagging, "=="),
+    Planted(KEPT, shelves.Parted, "half done"),
+    Planted("test_the_guarantee_is_one_of_two_levels", shelves.Boasting, "exactly-once needs"),
+    Planted("test_secrets_are_not_shown", shelves.Showing, "a secret is shown"),
+    Planted("test_options_may_be_set_by_a_file_or_by_variables", shelves.Untyped, "=="),
+]
+
 
 def arguments(planted: Planted, folder: Path) -> dict[str, Any]:
     """What the test is called with, beside its trial."""
@@ -168,6 +207,17 @@ async def test_a_broken_sink_is_found(planted: Planted, dsn: str, tmp_path: Path
             await getattr(SinkContract(), planted.test)(trial, **arguments(planted, tmp_path))
 
 
+@pytest.mark.parametrize("planted", LOG_SINKS, ids=str)
+async def test_a_broken_log_sink_is_found(planted: Planted, dsn: str, tmp_path: Path) -> None:
+    with pytest.raises((Exception, pytest.fail.Exception), match=planted.says):
+        async with (
+            log_shelf(patience=PATIENCE, answers_within=PATIENCE) as harness,
+            log_sink_trial(planted.plugin, kind(planted.plugin), harness, dsn) as trial,
+        ):
+            await getattr(LogSinkContract(), planted.test)(trial, **arguments(planted, tmp_path))
+
+
 def test_every_test_of_the_kit_is_seen_to_fail() -> None:
     assert {planted.test for planted in [*BRIDGES, *LOGS]} == set(names_of_tests(BridgeContract))
     assert {planted.test for planted in SINKS} == set(names_of_tests(SinkContract))
+    assert {planted.test for planted in LOG_SINKS} == set(names_of_tests(LogSinkContract))

@@ -28,6 +28,8 @@ class FaultyKinesis:
     def __init__(self, endpoint: str, *, partial: float = 0.0, whole: int = 0, lost: int = 0) -> None:
         self.endpoint = endpoint
         self.partial, self.whole, self.lost = partial, whole, lost
+        self.failing = 0
+        """How many of the next records are not stored, whatever the dice say."""
         self.counts: Counter[str] = Counter()
         self.requests: list[list[str]] = []
         """The partition keys of each PutRecords."""
@@ -63,7 +65,7 @@ class FaultyKinesis:
             self.counts["whole"] += 1
             refusal = {"__type": "ProvisionedThroughputExceededException", "message": "Rate exceeded"}
             return web.json_response(refusal, status=400, content_type="application/x-amz-json-1.1")
-        kept = [self._dice.random() >= self.partial for _ in records]
+        kept = [self._is_kept() for _ in records]
         self.counts["partial"] += kept.count(False)
         answers: list[Any] = [self._dice.choice([THROTTLED, FAILED]) for _ in records]
         if any(kept):
@@ -81,6 +83,12 @@ class FaultyKinesis:
             await asyncio.sleep(0)
         put = {"FailedRecordCount": kept.count(False), "Records": answers}
         return web.json_response(put, content_type="application/x-amz-json-1.1")
+
+    def _is_kept(self) -> bool:
+        if self.failing:
+            self.failing -= 1
+            return False
+        return self._dice.random() >= self.partial
 
     async def _ask(self, request: web.Request, body: bytes) -> bytes:
         answer = await self._forward(request, body)

@@ -40,11 +40,19 @@ def slot_of_message(message: Message, bridge: str) -> int | None:
 
 def origin_of(message: Message, bridge: str) -> dict[str, Json]:
     """What a job remembers of its message. Raises BadMessage for what Postgres cannot store."""
-    coordinates = dict(message.coordinates)
+    coordinates = storable_coordinates(message)
+    return {"bridge": bridge, "message_id": message.id, "coordinates": coordinates}
+
+
+def storable_coordinates(message: Message) -> dict[str, Json]:
+    """Where the message was; raises BadMessage unless Postgres can store that and its id."""
+    coordinates = message.coordinates
+    if type(coordinates) is not dict:
+        coordinates = dict(coordinates)
     check_storable(coordinates, "the coordinates")
     if message.id is not None:
         check_storable(message.id, "the message id")
-    return {"bridge": bridge, "message_id": message.id, "coordinates": coordinates}
+    return coordinates
 
 
 def carried_headers(headers: Mapping[str, Json]) -> Mapping[str, Json]:
@@ -67,6 +75,11 @@ def carried_trace(headers: Mapping[str, Json]) -> tuple[str | None, str | None]:
     if not isinstance(state, str) or not state or len(state) > 512 or _TRACESTATE.fullmatch(state) is None:
         return parent, None
     return parent, state
+
+
+def broker_priority(priority: int | None) -> Priority:
+    """A broker's 0 to 9, in pairs."""
+    return Priority.NORMAL if priority is None else Priority(max(0, min(priority // 2, 4)))
 
 
 def read_queue(value: Json) -> str:

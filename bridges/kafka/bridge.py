@@ -96,7 +96,7 @@ class KafkaBridge:
             await session.wait(want.count, want.size, time.monotonic() + want.linger.total_seconds())
         elif session.failure is not None:
             raise session.failure
-        deliveries = [self._delivery(record) for record in session.take(want.count, want.size)]
+        deliveries = self._deliveries(session.take(want.count, want.size))
         if not deliveries and self._idle:
             await self._pass_empty_stretches(session)
         self._idle = not deliveries
@@ -196,7 +196,15 @@ class KafkaBridge:
             raise Disconnected("the bridge is not open")
         return self._session
 
-    def _delivery(self, record: Any) -> Delivery:
-        partition = self._places.of(record)
-        place = Position(self._places.name(partition), record.offset)
-        return Delivery(read_record(record, self._options.identity), partition, place)
+    def _deliveries(self, records: Sequence[Any]) -> list[Delivery]:
+        """Records of one partition mostly come one after the other; its name is looked up once for them."""
+        identity, places = self._options.identity, self._places
+        deliveries = []
+        topic, number, partition, name = None, None, None, ""
+        for record in records:
+            if record.partition != number or record.topic != topic:
+                topic, number, partition = record.topic, record.partition, places.of(record)
+                name = places.name(partition)
+            place = Position(name, record.offset)
+            deliveries.append(Delivery(read_record(record, identity), partition, place))
+        return deliveries

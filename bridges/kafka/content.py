@@ -43,7 +43,7 @@ def read_record(record: Any, identity: Identity) -> Message:
         coordinates["key_base64"] = base64.b64encode(record.key).decode()
     return Message(
         body=body or b"",
-        id=_identity(identity, headers, body),
+        id=None if identity == "offset" else _identity(identity, headers, body),
         key=key,
         headers=headers,
         content_type=_said(headers, "content-type") if headers else None,

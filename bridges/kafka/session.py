@@ -167,7 +167,7 @@ class Session(ConsumerRebalanceListener):  # type: ignore[misc]
         """At most `count` records and, but for the first, `size` bytes."""
         taken: list[Any] = []
         buffer, left = self.buffer, size
-        while buffer and len(taken) < count:
+        for _ in range(min(count, len(buffer))):
             length = _size(buffer[0])
             if taken and length > left:
                 break
@@ -315,6 +315,6 @@ def _place(record: Any) -> TopicPartition:
 
 
 def _size(record: Any) -> int:
-    """Bytes, as the client counts them; −1 where there is nothing."""
-    size: int = max(0, record.serialized_value_size) + max(0, record.serialized_key_size) + 1
+    """Bytes, as the client counts them, where −1 is nothing; at least one."""
+    size: int = record.serialized_value_size + record.serialized_key_size + 3
     return size

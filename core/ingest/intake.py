@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -74,21 +74,17 @@ class IntakeCounts:
     lag: int | None = None
     """How many messages waited at the broker when it was last asked; None where it does not tell."""
 
-    def add(self, receipts: Iterable[Receipt], seconds: float) -> None:
+    def add(self, receipts: Sequence[Receipt], seconds: float) -> None:
         """A batch is stored and settled."""
         self.batches += 1
         self.seconds += seconds
-        for receipt in receipts:
-            self.received += 1
-            match receipt.fate:
-                case Fate.STORED:
-                    self.stored += 1
-                case Fate.DUPLICATE:
-                    self.duplicates += 1
-                case Fate.FILTERED:
-                    self.filtered += 1
-                case Fate.DEAD_LETTERED:
-                    self.dead_lettered[str(receipt.reason)] += 1
+        fates = Counter([receipt.fate for receipt in receipts])
+        self.received += len(receipts)
+        self.stored += fates[Fate.STORED]
+        self.duplicates += fates[Fate.DUPLICATE]
+        self.filtered += fates[Fate.FILTERED]
+        if fates[Fate.DEAD_LETTERED]:
+            self.dead_lettered.update(str(r.reason) for r in receipts if r.fate is Fate.DEAD_LETTERED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,14 +260,10 @@ class Intake:
         offsets = self._offsets
         if offsets is None:
             return await self._preparation.prepare(deliveries)
-        fences = {
-            id(delivery): fence
-            for delivery in deliveries
-            if delivery.position is not None and (fence := offsets.fence(delivery.position)) is not None
-        }
-        items = await self._preparation.prepare([d for d in deliveries if id(d) in fences])
-        for item in items:
-            item.fence = fences[id(item.delivery)]
+        ours, fences = offsets.fenced(deliveries)
+        items = await self._preparation.prepare(ours)
+        for item, fence in zip(items, fences, strict=True):
+            item.fence = fence
         return items
 
     async def _settle(self, batch: _Batch, receipts: Sequence[Receipt]) -> None:

@@ -58,12 +58,12 @@ class Item:
 
     def receipt(self) -> Receipt:
         """Of an item that is stored now."""
-        if self.bad is not None:
-            reason, detail = self.bad.reason, self.bad.detail
-            return Receipt(self.delivery, Fate.DEAD_LETTERED, None, self._letter_id, reason, detail)
-        if self.row is None:
+        if self.row is not None:
+            return Receipt(self.delivery, Fate.STORED, self.job_id)
+        if self.bad is None:
             return Receipt(self.delivery, Fate.FILTERED)
-        return Receipt(self.delivery, Fate.STORED, self.job_id)
+        reason, detail = self.bad.reason, self.bad.detail
+        return Receipt(self.delivery, Fate.DEAD_LETTERED, None, self._letter_id, reason, detail)
 
     def receipt_of_known(self, job_id: UUID | None) -> Receipt:
         """Of an item whose identity the inbox holds with this job: ours from a try before, or somebody's."""

@@ -21,6 +21,7 @@ from ..message import Message
 from .decode import check_storable
 from .draft import Draft
 from .fields import (
+    broker_priority,
     carried_headers,
     carried_trace,
     origin_of,
@@ -34,6 +35,7 @@ from .fields import (
     read_timeout,
     slot_of_message,
 )
+from .plain import PlainRows
 
 Transform = Callable[[Message, Json], object]
 """An application's own mapping: called with the message and its decoded body, it answers a Job, a Draft, a
@@ -126,6 +128,12 @@ class FieldMapping:
     async def map(self, message: Message, body: Json, bridge: str) -> Job | None:
         return self.fill(message, body, bridge, {})
 
+    def plain(self, bridge: str) -> PlainRows | None:
+        """What makes the rows of a bridge's messages at once; None where an expression is to be asked."""
+        if self._expressions:
+            return None
+        return PlainRows(bridge, Job(**self._settings), priority_from_broker=self._priority_from_broker)
+
     def fill(self, message: Message, body: Json, bridge: str, found: Mapping[str, Any]) -> Job | None:
         """As `map`, with fields of the job that are `found` already: an expression goes before them."""
         if not self._expressions:
@@ -171,9 +179,7 @@ class FieldMapping:
         return Job(**values)
 
     def _broker_priority(self, priority: int | None) -> Priority:
-        if priority is None or not self._priority_from_broker:
-            return Priority.NORMAL
-        return Priority(max(0, min(priority // 2, 4)))
+        return broker_priority(priority) if self._priority_from_broker else Priority.NORMAL
 
     def _kept(self, value: Json) -> bool:
         if not isinstance(value, bool):

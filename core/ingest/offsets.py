@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 
-from ..message import Position
+from ..message import Delivery
 from ..postgres.database import Connection, Database, columns, statement
 from .item import Item
 
@@ -76,13 +76,20 @@ class KeptOffsets:
             del self._held[partition]
             self.robbed.add(partition)
 
-    def fence(self, position: Position) -> int | None:
-        """The fence under which what stands there is ours to store. None: it was stored before, or its
-        partition is not ours."""
-        held = self._held.get(position.partition)
-        if held is None or held.next_offset is None or position.offset < held.next_offset:
-            return None
-        return held.fence
+    def fenced(self, deliveries: Iterable[Delivery]) -> tuple[list[Delivery], list[int]]:
+        """Those that are ours to store, and the fence under which each is: without what was stored before,
+        and what is of a partition that is not ours."""
+        ours: list[Delivery] = []
+        fences: list[int] = []
+        for delivery in deliveries:
+            position = delivery.position
+            held = None if position is None else self._held.get(position.partition)
+            if position is None or held is None or held.next_offset is None:
+                continue
+            if position.offset >= held.next_offset:
+                ours.append(delivery)
+                fences.append(held.fence)
+        return ours, fences
 
     def moves(self, items: Iterable[Item]) -> list[Move]:
         """How far these items move their partitions, as far as they are ours as they were when the items were

@@ -108,7 +108,8 @@ class Storing:
         return [*written, *known]
 
     async def _write(self, connection: Connection, items: list[Item], *, again: bool) -> list[Receipt]:
-        known = await self._deduplicate(connection, [item for item in items if not item.filtered])
+        named = [item for item in items if item.message_id is not None and not item.filtered]
+        known = await self._deduplicate(connection, named) if named else {}
         fresh = [item for item in items if id(item) not in known]
         rows = [item.row for item in fresh if item.row is not None]
         if again:
@@ -120,6 +121,8 @@ class Storing:
         if self._follows_keys:
             await follow_keys(connection, self._bridge, fresh)
         await reach("intake.before_commit")
+        if not known:
+            return [item.receipt() for item in items]
         return [known.get(id(item)) or item.receipt() for item in items]
 
     async def _deduplicate(self, connection: Connection, items: list[Item]) -> dict[int, Receipt]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, NamedTuple, Protocol
@@ -139,22 +139,25 @@ def row_of(job: Job, payload: str | None = None) -> tuple[object, ...]:
         None if job.retry is None else json.dumps(to_json(job.retry)),
         job.result_ttl,
         job.correlation_id,
-        _context(job) if job.headers or job.traceparent or job.tracestate else None,
+        context(job.traceparent, job.tracestate, job.headers)
+        if job.headers or job.traceparent or job.tracestate
+        else None,
         None if job.origin is None else encode(job.origin, "the origin"),
         job.run_at,
         job.delay,
     )
 
 
-def _context(job: Job) -> str:
-    context: dict[str, Json] = {}
-    if job.traceparent is not None:
-        context["traceparent"] = job.traceparent
-    if job.tracestate is not None:
-        context["tracestate"] = job.tracestate
-    if job.headers:
-        context["headers"] = dict(job.headers)
-    return encode(context, "the headers")
+def context(traceparent: str | None, tracestate: str | None, headers: Mapping[str, Json]) -> str:
+    """What is carried beside the payload, as JSON text; raises Misconfigured."""
+    carried: dict[str, Json] = {}
+    if traceparent is not None:
+        carried["traceparent"] = traceparent
+    if tracestate is not None:
+        carried["tracestate"] = tracestate
+    if headers:
+        carried["headers"] = dict(headers)
+    return encode(carried, "the headers")
 
 
 def job_of(row: Sequence[Any]) -> Job:

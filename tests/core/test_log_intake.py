@@ -173,11 +173,13 @@ async def test_what_is_in_hand_of_a_partition_that_comes_back_leaves_no_gap(
 
 async def test_what_was_pulled_under_a_fence_of_before_moves_nothing(database: Database) -> None:
     offsets = KeptOffsets(database, "log")
-    item = Item(Delivery(Message(body=b""), position=Position("a", 3)))
+    delivery = Delivery(Message(body=b""), position=Position("a", 3))
+    item = Item(delivery)
     assert await offsets.take(["a"]) == {"a": None}
-    assert offsets.fence(Position("a", 3)) is None
+    assert offsets.fenced([delivery]) == ([], [])
     await offsets.begin({"a": 3})
-    item.fence = offsets.fence(Position("a", 3))
+    ours, (item.fence,) = offsets.fenced([delivery])
+    assert ours == [delivery]
     assert offsets.moves([item]) == [Move("a", 1, 3, 4)]
     assert await offsets.take(["a"]) == {"a": 3}
     assert offsets.moves([item]) == []

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from fnmatch import fnmatchcase
-from typing import Any, Protocol
+from typing import Any, Protocol, final
 from uuid import UUID
 
 from ..errors import BadMessage, Misconfigured, Unavailable
@@ -83,6 +83,7 @@ class Expressions:
     timeout: str | None = None
 
 
+@final
 class FieldMapping:
     """The body becomes the payload; the other fields come from the message, settings or expressions.
 

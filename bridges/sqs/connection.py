@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import botocore.exceptions as botocore
 
-from ...clients.aws_client import LATER, REFUSED, UNUSABLE, client_of, unusable_hint
+from ...clients.aws.client import LATER, REFUSED, UNUSABLE, client_of, unusable_hint
 from ...core.errors import BadMessage, Disconnected, Misconfigured
 from .options import MOST_A_CALL, SqsOptions
 from .payload import Pointer

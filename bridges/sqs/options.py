@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ByteSize, ConfigDict, Field, field_validator, model_validator
 
-from ...clients.aws import AccountOptions, http_address
+from ...clients.aws.options import AccountOptions, http_address
 
 MOST_A_CALL = 10
 """Messages that one call of SQS takes or brings."""

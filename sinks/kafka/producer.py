@@ -9,9 +9,9 @@ from typing import Any
 from aiokafka import AIOKafkaProducer
 from aiokafka import errors as kafka
 
-from ...clients.kafka import milliseconds
-from ...clients.kafka_faults import LOGIN_REFUSED, login_refused, why_unreachable
-from ...clients.kafka_login import login_arguments
+from ...clients.kafka.client import LOGIN_REFUSED, login_refused, why_unreachable
+from ...clients.kafka.login import login_arguments
+from ...clients.kafka.options import milliseconds
 from ...core.errors import Disconnected, HammerworkError, Misconfigured
 from .options import KafkaSinkOptions
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from ...clients.aws_client import client_of, mapped
+from ...clients.aws.client import client_of, mapped
 from ...core.errors import BadMessage, Disconnected
 from ...core.event import LoggedEvent, SinkCapabilities
 from ...core.expression import Formula

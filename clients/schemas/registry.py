@@ -12,8 +12,8 @@ from urllib.parse import quote
 
 import aiohttp
 
-from ..core.errors import Misconfigured, Unavailable
-from ..core.tls import client_context
+from ...core.errors import Misconfigured, Unavailable
+from ...core.tls import client_context
 from .options import RegistryOptions
 from .schema import Schema, unusable
 

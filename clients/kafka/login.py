@@ -11,10 +11,10 @@ from typing import Any, assert_never
 import aiohttp
 from aiokafka.abc import AbstractTokenProvider
 
-from ..core.errors import Disconnected, HammerworkError, Misconfigured, MissingExtra
-from ..core.importing import named_object
-from ..core.tls import client_context
-from .kafka import ClusterOptions, MskLogin, OAuthLogin, PasswordLogin, TlsOptions
+from ...core.errors import Disconnected, HammerworkError, Misconfigured, MissingExtra
+from ...core.importing import named_object
+from ...core.tls import client_context
+from .options import ClusterOptions, MskLogin, OAuthLogin, PasswordLogin, TlsOptions
 
 EARLY = 60.0
 """Seconds before its end at which a token is replaced."""

@@ -13,8 +13,8 @@ from aiobotocore.config import AioConfig
 from aiobotocore.session import AioSession
 from botocore.loaders import Loader, create_loader
 
-from ..core.errors import Disconnected, Misconfigured
-from .aws import AccountOptions
+from ...core.errors import Disconnected, Misconfigured
+from .options import AccountOptions
 
 LATER = frozenset({"ExpiredToken", "ExpiredTokenException", "RequestExpired", "RequestTimeTooSkewed"})
 """Credentials or a signature that were good: new ones are made when the client is opened again."""

@@ -8,8 +8,8 @@ from typing import Any
 from aiokafka import errors as kafka
 from aiokafka.conn import create_conn
 
-from ..core.errors import Disconnected, HammerworkError, Misconfigured
-from .kafka import ClusterOptions, milliseconds
+from ...core.errors import Disconnected, HammerworkError, Misconfigured
+from .options import ClusterOptions, milliseconds
 
 LOGIN_REFUSED = (
     kafka.AuthenticationFailedError,

@@ -32,8 +32,10 @@ log = structlog.get_logger(__name__)
 WAITING = Snooze(timedelta(0))
 LONGEST_KEY = 256
 NEEDED = "the credentials need kinesis:PutRecords and kinesis:ListShards, and kms:GenerateDataKey for its key"
-ABSENT = frozenset({"ResourceNotFoundException"})
-CREATE = "create the stream, or check stream, region and account; nothing is lost meanwhile"
+NO_STREAM = {
+    "ResourceNotFoundException": "create the stream, or check stream, region and account;"
+    " nothing is lost meanwhile"
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +215,7 @@ class KinesisSink:
         if self._client is None:
             raise Disconnected("the sink is closed")
         async with room:
-            with mapped(NEEDED, absent=ABSENT, create=CREATE):
+            with mapped(NEEDED, absent=NO_STREAM):
                 answer = await self._client.put_records(
                     Records=[entry.arguments() for entry in request],  # type: ignore[misc]
                     **self._options.named,  # type: ignore[arg-type]
@@ -234,10 +236,10 @@ class KinesisSink:
 
     async def _connect(self) -> None:
         options = self._options
-        client = client_of(
-            options, "kinesis", read_timeout=options.timeout, connections=options.requests + 2, attempts=2
-        )
         with mapped(NEEDED):
+            client = client_of(
+                options, "kinesis", read_timeout=options.timeout, connections=options.requests + 2, attempts=2
+            )
             self._client = await self._closing.enter_async_context(client)
 
     async def _find_shards(self) -> None:
@@ -246,7 +248,7 @@ class KinesisSink:
         found: list[Any] = []
         arguments: dict[str, Any] = dict(self._options.named)
         while True:
-            with mapped(NEEDED, absent=ABSENT, create=CREATE):
+            with mapped(NEEDED, absent=NO_STREAM):
                 answer = await self._client.list_shards(**arguments)
             found += answer["Shards"]
             if (token := answer.get("NextToken")) is None:

@@ -1,1 +1,1 @@
-"""What bridges, sinks and plugins have in common beneath them: logins, clients of brokers, schemas."""
+"""What bridges, sinks and plugins have in common beneath them: options, logins, clients, schemas."""

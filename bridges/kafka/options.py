@@ -8,20 +8,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import ByteSize, Field, field_validator, model_validator
 
+from ...clients.identity import HeaderIdentity, JsonIdentity
 from ...clients.kafka.options import TOPIC, ClusterOptions, Wait, Words
-from ...clients.options import Options
-
-
-class HeaderIdentity(Options):
-    """The identity is the text or whole number in this header."""
-
-    header: str = Field(min_length=1)
-
-
-class JsonIdentity(Options):
-    """The identity is the text or whole number that an RFC 6901 pointer finds in the JSON body."""
-
-    pointer: str = Field(alias="json", pattern="^/")
 
 
 class KafkaOptions(ClusterOptions):

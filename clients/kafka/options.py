@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, HttpUrl, SecretStr, field_validator, model_validator
 
-from ..options import Options
+from ..options import Options, TlsOptions
 
 ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\s:/\[\],@]+):\d{1,5}")
 TOPIC = re.compile(r"[a-zA-Z0-9._-]{1,249}")
@@ -22,14 +21,6 @@ def _split(given: Any) -> Any:
 
 Words = Annotated[tuple[str, ...], BeforeValidator(_split)]
 Wait = Annotated[timedelta, Field(gt=timedelta(0))]
-
-
-class TlsOptions(Options):
-    """PEM files; without `ca_file` the system's authorities are trusted."""
-
-    ca_file: Path | None = None
-    cert_file: Path | None = None
-    key_file: Path | None = None
 
 
 class PasswordLogin(Options):

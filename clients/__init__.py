@@ -1,1 +1,1 @@
-"""How the clients of brokers are made that bridges and sinks have in common: addresses, TLS, logins."""
+"""What bridges, sinks and plugins have in common beneath them: options, logins, clients, schemas."""

@@ -7,9 +7,9 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ByteSize, ConfigDict, Field, model_validator
 
+from ..clients.schemas.options import RegistryOptions
+from ..clients.schemas.reading import FileReader, RegistryReader
 from ..core.ingest.decode import Decoder, Format, SchemaReader
-from ..schemas.options import RegistryOptions
-from ..schemas.reading import FileReader, RegistryReader
 
 
 class DecodeSettings(BaseModel):
@@ -62,7 +62,7 @@ def decoder_of(settings: DecodeSettings) -> Decoder:
         case "json" | "text" | "bytes" as unwritten:
             format = unwritten
         case "avro" | "protobuf" | "json_schema" as registered:
-            from ..schemas.registry import Registry  # with aiohttp, which settings alone do without
+            from ..clients.schemas.registry import Registry  # with aiohttp, which settings alone do without
 
             assert settings.registry is not None
             schemas = RegistryReader(Registry(settings.registry), registered)

@@ -5,21 +5,12 @@ from __future__ import annotations
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from pydantic import SecretStr
 
+from ..clients.options import TlsOptions
 from . import Misconfigured
-from .options import Options
-
-
-class TlsOptions(Options):
-    """PEM files for a TLS connection; without `ca_file` the system's authorities are trusted."""
-
-    ca_file: Path | None = None
-    cert_file: Path | None = None
-    key_file: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,20 +59,6 @@ def address_of(url: SecretStr, tls: TlsOptions, *, schemes: Mapping[str, int], s
         shown=f"{parts.scheme}://{bracketed}:{port}{parts.path.rstrip('/')}",
         tls=parts.scheme == secure,
     )
-
-
-def tls_context(options: TlsOptions) -> ssl.SSLContext:
-    """TLS 1.2 and newer, the server verified. Blocks for reading files. Raises Misconfigured."""
-    try:
-        context = ssl.create_default_context(cafile=options.ca_file)
-        if options.cert_file is not None:
-            context.load_cert_chain(options.cert_file, options.key_file)
-    except (OSError, ValueError) as error:  # an SSLError is an OSError
-        raise Misconfigured(
-            f"the TLS files cannot be used: {error}",
-            hint="check tls.ca_file, tls.cert_file and tls.key_file: PEM, readable, without a passphrase",
-        ) from error
-    return context
 
 
 def distrusted(error: BaseException | None) -> bool:

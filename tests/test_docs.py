@@ -17,6 +17,7 @@ from hammerwork.bridges.http import HttpOptions
 from hammerwork.bridges.kafka import KafkaOptions
 from hammerwork.bridges.rabbitmq import RabbitmqOptions
 from hammerwork.bridges.sqs import SqsOptions
+from hammerwork.clients.schemas.options import RegistryOptions
 from hammerwork.gateway.cli.tree import root
 from hammerwork.gateway.decoding import DecodeSettings
 from hammerwork.gateway.parts import build_parts
@@ -34,7 +35,6 @@ from hammerwork.gateway.settings import (
     WorkerSettings,
     load,
 )
-from hammerwork.schemas.options import RegistryOptions
 from hammerwork.sinks.kafka import KafkaSinkOptions
 from hammerwork.sinks.kinesis import KinesisOptions
 from hammerwork.sinks.webhook import WebhookOptions

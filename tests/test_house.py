@@ -13,7 +13,7 @@ import pytest
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parent.parent
-FLOORS = ("core", "clients", "gateway", "bridges", "sinks", "plugins", "schemas")
+FLOORS = ("core", "clients", "gateway", "bridges", "sinks", "plugins")
 OUTSIDE = re.compile(r"\.(?!ci$).*|build|dist|__pycache__|.*\.egg-info")
 """Folders that hold nothing of the project's own."""
 

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parent.parent
-FLOORS = ("core", "clients", "gateway", "bridges", "sinks", "plugins", "schemas")
+FLOORS = ("core", "clients", "gateway", "bridges", "sinks", "plugins")
 NOT_SOURCE = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "__pycache__")
 
 

@@ -16,8 +16,9 @@ from typing import Annotated, Literal, NoReturn, Self, assert_never
 
 import structlog
 from aiohttp import web
-from pydantic import BaseModel, ByteSize, ConfigDict, Field, SecretStr, model_validator
+from pydantic import ByteSize, Field, SecretStr, model_validator
 
+from ...clients.options import Options
 from ...core.errors import Disconnected, Misconfigured
 from ...core.ingest.decode import Decoder
 from ...core.message import (
@@ -40,11 +41,7 @@ log = structlog.get_logger(__name__)
 SHORTEST_TOKEN = 16
 
 
-class _Options(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-
-class SignatureOptions(_Options):
+class SignatureOptions(Options):
     """How senders sign: `standard` is Standard Webhooks, `github` is X-Hub-Signature-256."""
 
     scheme: Literal["standard", "github"]
@@ -63,7 +60,7 @@ class SignatureOptions(_Options):
         return self
 
 
-class HttpOptions(_Options):
+class HttpOptions(Options):
     """Where messages are POSTed, who may, and how many may wait."""
 
     path: str | None = Field(default=None, pattern=r"^(/[A-Za-z0-9._~-]+)+$")

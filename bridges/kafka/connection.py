@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import ssl
-from datetime import timedelta
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka import errors as kafka
-from aiokafka.conn import create_conn
 
+from ...clients.kafka.client import LOGIN_REFUSED, end, login_refused, start
+from ...clients.kafka.login import login_arguments
+from ...clients.kafka.options import milliseconds
 from ...core.errors import Disconnected, HammerworkError, Misconfigured
-from .login import Tokens, login_arguments
 from .options import KafkaOptions
 
 FAREWELL = 3.0
 """Seconds that leaving the group may take; then the connections are cut."""
 
-LOGIN_REFUSED = (
-    kafka.AuthenticationFailedError,
-    kafka.SaslAuthenticationFailed,
-    kafka.UnsupportedSaslMechanismError,
-    kafka.IllegalSaslStateError,
-)
 FORBIDDEN = (
     kafka.TopicAuthorizationFailedError,
     kafka.GroupAuthorizationFailedError,
@@ -41,34 +32,15 @@ DAMAGED = (kafka.CorruptRecordException, ValueError, IndexError, ArithmeticError
 async def connect(options: KafkaOptions, *, group: str | None) -> AIOKafkaConsumer:
     """A consumer that is connected and has read nothing, or Misconfigured or Disconnected."""
     login = await login_arguments(options)
-    limit = options.connect_timeout.total_seconds()
     consumer = _consumer(options, login, group)
-    try:
-        async with asyncio.timeout(limit):
-            await consumer.start()
-    except TimeoutError as error:
-        await stop(consumer)
-        raise Disconnected(f"no broker of {_shown(options)} answered within {limit:g} s") from error
-    except Exception as error:
-        await stop(consumer)
-        raise await _reason(error, options, login) from error
-    except BaseException:
-        await stop(consumer)
-        raise
+    await start(consumer, options, login, discard=stop, as_ours=as_ours)
     return consumer
 
 
 async def stop(consumer: AIOKafkaConsumer) -> None:
     """Leave the group and disconnect; cut off what takes longer than FAREWELL. Never raises."""
-    stopping = asyncio.ensure_future(consumer.stop())
-    await asyncio.wait({stopping}, timeout=FAREWELL)
-    if not stopping.done():
-        # It waits for requests whose answers may never come; without connections they fail at once.
-        with contextlib.suppress(Exception):
-            await consumer._client.close()
-        await asyncio.wait({stopping}, timeout=FAREWELL)
-        stopping.cancel()
-    await asyncio.gather(stopping, return_exceptions=True)
+    # It waits for requests whose answers may never come; without connections they fail at once.
+    await end(consumer, consumer._client.close, within=FAREWELL)
 
 
 def as_ours(error: Exception) -> HammerworkError:
@@ -91,7 +63,7 @@ def as_ours(error: Exception) -> HammerworkError:
                 hint="the user needs Describe and Read on the topics, and Read on the group",
             )
         case _ if isinstance(error, LOGIN_REFUSED):
-            return Misconfigured(f"the broker refused the login: {told}", hint="check sasl and tls")
+            return login_refused(error)
         case _ if isinstance(error, REFUSED_SETTINGS):
             return Misconfigured(
                 f"the group refused us: {told}", hint="check group, session_timeout and its other members"
@@ -106,7 +78,7 @@ def as_ours(error: Exception) -> HammerworkError:
 
 
 def _consumer(options: KafkaOptions, login: dict[str, Any], group: str | None) -> AIOKafkaConsumer:
-    session = _milliseconds(options.session_timeout)
+    session = milliseconds(options.session_timeout)
     return AIOKafkaConsumer(
         bootstrap_servers=list(options.bootstrap),
         client_id="hammerwork",
@@ -120,46 +92,17 @@ def _consumer(options: KafkaOptions, login: dict[str, Any], group: str | None) -
         heartbeat_interval_ms=max(1, session // 4),
         # Long enough for a group to gather, which it may take a session's time to do.
         request_timeout_ms=max(2 * session, 10_000),
-        max_poll_interval_ms=_milliseconds(options.max_poll_interval),
-        metadata_max_age_ms=_milliseconds(options.metadata_max_age),
+        max_poll_interval_ms=milliseconds(options.max_poll_interval),
+        metadata_max_age_ms=milliseconds(options.metadata_max_age),
         fetch_max_bytes=int(options.fetch_size),
         max_partition_fetch_bytes=int(options.partition_fetch_size),
-        fetch_max_wait_ms=_milliseconds(options.fetch_wait),
+        fetch_max_wait_ms=milliseconds(options.fetch_wait),
         client_rack=options.rack,
         **login,
     )
-
-
-async def _reason(error: Exception, options: KafkaOptions, login: dict[str, Any]) -> HammerworkError:
-    """Why connecting failed. The client tells only its log, so one more connection is tried."""
-    if not isinstance(error, kafka.KafkaConnectionError):
-        return as_ours(error)
-    tokens = login.get("sasl_oauth_token_provider")
-    if isinstance(tokens, Tokens) and tokens.failure is not None:
-        return tokens.failure
-    host, _, port = options.bootstrap[0].rpartition(":")
-    timeout = _milliseconds(options.connect_timeout)
-    try:
-        connection = await create_conn(host.strip("[]"), int(port), request_timeout_ms=timeout, **login)
-    except ssl.SSLError as refused:
-        return Misconfigured(f"TLS failed with {_shown(options)}: {refused.reason}", hint="check tls")
-    except LOGIN_REFUSED as refused:
-        return as_ours(refused)
-    except (OSError, kafka.KafkaError, TimeoutError) as away:
-        return Disconnected(f"no broker of {_shown(options)} can be reached: {away or type(away).__name__}")
-    connection.close()
-    return Disconnected(f"no broker of {_shown(options)} could be reached")
-
-
-def _shown(options: KafkaOptions) -> str:
-    return ", ".join(options.bootstrap)
 
 
 def _shown_places(error: kafka.OffsetOutOfRangeError) -> str:
     return ", ".join(
         f"{place.topic}/{place.partition} at {offset}" for place, offset in error.args[0].items()
     )
-
-
-def _milliseconds(interval: timedelta) -> int:
-    return max(1, round(interval.total_seconds() * 1000))

@@ -9,10 +9,9 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, assert_never
 
+from ...clients.identity import HeaderIdentity, JsonIdentity, json_pointer, text_identity
 from ...core.job import Json
 from ...core.message import Message
-from ..identity import json_pointer, text_identity
-from .options import HeaderIdentity, JsonIdentity
 
 MOST_HEADERS = 256
 MOST_HEADER_BYTES = 64 * 1024

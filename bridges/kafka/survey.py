@@ -10,11 +10,12 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
+from ...clients.identity import HeaderIdentity, JsonIdentity
+from ...clients.kafka.login import login_arguments
 from ...core.errors import Misconfigured
 from ...core.message import EXACTLY_ONCE, Guarantee
 from .connection import as_ours
-from .login import login_arguments
-from .options import HeaderIdentity, JsonIdentity, KafkaOptions
+from .options import KafkaOptions
 
 SHORT_RETENTION = timedelta(days=1)
 

@@ -9,14 +9,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from functools import lru_cache
 from operator import attrgetter
-from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Self, assert_never
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import structlog
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, SecretStr, model_validator
+from pydantic import Field, JsonValue, SecretStr, model_validator
 
+from ...clients.identity import HeaderIdentity, JsonIdentity, text_identity
+from ...clients.options import Options, TlsOptions
 from ...core.errors import Disconnected, Misconfigured, MissingExtra
 from ...core.job import Json
 from ...core.message import (
@@ -29,8 +30,6 @@ from ...core.message import (
     Receipt,
     Want,
 )
-from ...core.tls import client_context
-from ..identity import json_pointer, text_identity
 from .content import json_headers
 
 if TYPE_CHECKING:
@@ -48,11 +47,7 @@ ALSO_SAID = attrgetter(*ALSO[:-1])
 NO_HEADERS: Mapping[str, Json] = MappingProxyType({})
 
 
-class _Options(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, hide_input_in_errors=True)
-
-
-class ExchangeOptions(_Options):
+class ExchangeOptions(Options):
     """An exchange that is declared before the queue is bound to it."""
 
     name: str = Field(min_length=1, max_length=255)
@@ -60,37 +55,22 @@ class ExchangeOptions(_Options):
     durable: bool = True
 
 
-class BindingOptions(_Options):
+class BindingOptions(Options):
     """A binding of the queue to an exchange."""
 
     exchange: str = Field(min_length=1, max_length=255)
     routing_key: str = Field("", max_length=255)
-    arguments: dict[str, JsonValue] = {}
+    arguments: dict[str, JsonValue] = Field(default_factory=dict)
 
 
-class TlsOptions(_Options):
-    """PEM files for `amqps://`; without `ca_file` the system's authorities are trusted."""
+class RabbitmqTlsOptions(TlsOptions):
+    """TLS for `amqps://`."""
 
-    ca_file: Path | None = None
-    cert_file: Path | None = None
-    key_file: Path | None = None
     server_name: str | None = None
     """The name that the broker's certificate must bear, where it is not the host of the URL."""
 
 
-class HeaderIdentity(_Options):
-    """The identity is the text or whole number in this header."""
-
-    header: str = Field(min_length=1)
-
-
-class JsonIdentity(_Options):
-    """The identity is the text or whole number that an RFC 6901 pointer finds in the JSON body."""
-
-    pointer: str = Field(alias="json", pattern="^/")
-
-
-class RabbitmqOptions(_Options):
+class RabbitmqOptions(Options):
     """How to reach a queue and what to make of its messages."""
 
     url: SecretStr
@@ -102,7 +82,7 @@ class RabbitmqOptions(_Options):
     """`verify`: the queue must exist, as whatever it is. `create`: declare exchange, queue and bindings;
     a queue that exists with other properties is refused, not changed."""
     durable: bool = True
-    arguments: dict[str, JsonValue] = {}
+    arguments: dict[str, JsonValue] = Field(default_factory=dict)
     exchange: ExchangeOptions | None = None
     bindings: tuple[BindingOptions, ...] = ()
     prefetch: int = Field(1500, ge=1, le=65_535)
@@ -112,7 +92,7 @@ class RabbitmqOptions(_Options):
     single_active_consumer: bool = False
     identity: Literal["message_id", "none"] | HeaderIdentity | JsonIdentity = "message_id"
     """What makes a message the same message when it comes again."""
-    tls: TlsOptions = TlsOptions()
+    tls: RabbitmqTlsOptions = RabbitmqTlsOptions()
     connect_timeout: timedelta = Field(timedelta(seconds=10), gt=timedelta(0))
     heartbeat: timedelta = Field(timedelta(seconds=20), ge=timedelta(seconds=1), le=timedelta(hours=1))
     """The connection counts as lost after two of these without a sign of the broker."""
@@ -254,8 +234,7 @@ class RabbitmqBridge:
     async def _connect(self) -> AmqpLink:
         tls = None
         if urlsplit(self._url).scheme == "amqps":
-            files = self._options.tls.model_dump(include={"ca_file", "cert_file", "key_file"})
-            tls = await asyncio.to_thread(client_context, **files)
+            tls = await asyncio.to_thread(self._options.tls.context)
         return await self._link_type.connect(
             self._url,
             name=f"hammerwork {self.name}",
@@ -320,8 +299,8 @@ class RabbitmqBridge:
                 return None
             case HeaderIdentity(header=name):
                 return text_identity(headers.get(name))
-            case JsonIdentity(pointer=pointer):
-                return text_identity(json_pointer(body, pointer))
+            case JsonIdentity() as pointed:
+                return pointed.of(body)
             case other:
                 assert_never(other)
 
@@ -368,7 +347,7 @@ def _usable_url(options: RabbitmqOptions) -> tuple[str, str]:
             f"url must not carry {', '.join(unknown)}",
             hint="use the settings heartbeat, connect_timeout, tls",
         )
-    if parts.scheme == "amqp" and options.tls != TlsOptions():
+    if parts.scheme == "amqp" and options.tls != RabbitmqTlsOptions():
         raise Misconfigured("tls is set but the url is amqp://", hint="write amqps://")
     query["heartbeat"] = str(round(options.heartbeat.total_seconds()))
     address = f"[{host}]" if ":" in host else host

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, assert_never
 
 import structlog
 
+from ...clients.identity import JsonIdentity
 from ...core.errors import Disconnected, MissingExtra
 from ...core.message import EXACTLY_ONCE, BridgeCapabilities, Delivery, Guarantee, Receipt, Want
-from .options import MOST_A_CALL, AttributeIdentity, JsonIdentity, SqsOptions
+from .options import MOST_A_CALL, AttributeIdentity, SqsOptions
 
 if TYPE_CHECKING:
     from .session import Session, Topology

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Self
 
-import botocore.exceptions as botocore
+from botocore.exceptions import ClientError
 
-from ...clients.aws_client import LATER, REFUSED, UNUSABLE, client_of, unusable_hint
-from ...core.errors import BadMessage, Disconnected, Misconfigured
+from ...clients.aws.client import client_of, code_of, mapped
+from ...core.errors import BadMessage
 from .options import MOST_A_CALL, SqsOptions
 from .payload import Pointer
 
@@ -25,7 +25,12 @@ ATTEMPTS = 3
 GONE = frozenset({"ReceiptHandleIsInvalid", "InvalidParameterValue", "MessageNotInflight"})
 """Of one message of a batch: its receipt handle is too old. It comes again, or is deleted."""
 
-NO_QUEUE = frozenset({"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist"})
+NO_QUEUE = dict.fromkeys(
+    ("AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist"),
+    "create the queue, or check queue, region and account",
+)
+NO_BUCKET = {"NoSuchBucket": "payload_buckets names a bucket that is not there"}
+NO_OBJECT = frozenset({"NoSuchKey", "404"})
 
 NEEDED = (
     "the credentials need sqs:GetQueueUrl, GetQueueAttributes, ReceiveMessage, DeleteMessage and"
@@ -53,7 +58,7 @@ class Connection:
         """Find credentials and the queue."""
         connection = cls(options)
         try:
-            with mapped(NEEDED):
+            with mapped(NEEDED, absent=NO_QUEUE):
                 await connection._enter()
         except BaseException:
             await connection.close()
@@ -65,13 +70,13 @@ class Connection:
 
     async def attributes(self) -> Mapping[str, str]:
         """All that the queue says of itself."""
-        with mapped(NEEDED):
+        with mapped(NEEDED, absent=NO_QUEUE):
             answer = await self._sqs.get_queue_attributes(QueueUrl=self.queue_url, AttributeNames=["All"])
         return {str(name): value for name, value in answer.get("Attributes", {}).items()}
 
     async def receive(self, wait: timedelta, visibility: timedelta) -> Sequence[MessageTypeDef]:
         """Up to ten messages, hidden for `visibility`. Cancelled, it may leave that many hidden unseen."""
-        with mapped(NEEDED):
+        with mapped(NEEDED, absent=NO_QUEUE):
             answer = await self._sqs.receive_message(
                 QueueUrl=self.queue_url,
                 MaxNumberOfMessages=MOST_A_CALL,
@@ -85,7 +90,7 @@ class Connection:
     async def delete(self, handles: Sequence[str]) -> dict[int, str]:
         """Delete up to ten messages; the codes of those that were not deleted, by their place."""
         entries = [{"Id": str(n), "ReceiptHandle": handle} for n, handle in enumerate(handles)]
-        with mapped(NEEDED):
+        with mapped(NEEDED, absent=NO_QUEUE):
             answer = await self._sqs.delete_message_batch(QueueUrl=self.queue_url, Entries=entries)  # type: ignore[arg-type]
         return {int(failed["Id"]): failed["Code"] for failed in answer.get("Failed", [])}
 
@@ -96,7 +101,7 @@ class Connection:
             {"Id": str(n), "ReceiptHandle": handle, "VisibilityTimeout": seconds}
             for n, (handle, seconds) in enumerate(zip(handles, visibility, strict=True))
         ]
-        with mapped(NEEDED):
+        with mapped(NEEDED, absent=NO_QUEUE):
             answer = await self._sqs.change_message_visibility_batch(
                 QueueUrl=self.queue_url,
                 Entries=entries,  # type: ignore[arg-type]
@@ -108,8 +113,13 @@ class Connection:
         if self._s3 is None or pointer.bucket not in self._options.payload_buckets:
             raise BadMessage("foreign_bucket", f"{pointer} is in none of payload_buckets")
         most = self._options.payload_bytes
-        with mapped(NEEDED_OF_S3, missing=pointer):
-            answer = await self._s3.get_object(Bucket=pointer.bucket, Key=pointer.key)
+        with mapped(NEEDED_OF_S3, absent=NO_BUCKET):
+            try:
+                answer = await self._s3.get_object(Bucket=pointer.bucket, Key=pointer.key)
+            except ClientError as error:
+                if code_of(error) in NO_OBJECT:
+                    raise BadMessage("payload_missing", f"there is no {pointer}") from error
+                raise
             async with answer["Body"] as body:
                 if (size := answer["ContentLength"]) > most:
                     body.close()
@@ -119,7 +129,7 @@ class Connection:
     async def delete_object(self, pointer: Pointer) -> None:
         """Delete the object that a message pointed at."""
         assert self._s3 is not None
-        with mapped(NEEDED_OF_S3):
+        with mapped(NEEDED_OF_S3, absent=NO_BUCKET):
             await self._s3.delete_object(Bucket=pointer.bucket, Key=pointer.key)
 
     async def _enter(self) -> None:
@@ -136,32 +146,3 @@ class Connection:
             self._s3 = await enter(client_of(options, "s3", endpoint_url=options.s3_endpoint_url, **limits))
         if not self.queue_url.startswith(("http://", "https://")):
             self.queue_url = (await self._sqs.get_queue_url(QueueName=self.queue_url))["QueueUrl"]
-
-
-@contextmanager
-def mapped(needed: str, *, missing: Pointer | None = None) -> Iterator[None]:
-    """Errors of the client as what the bridge's caller must do about them."""
-    try:
-        yield
-    except botocore.ClientError as error:
-        raise _of_answer(error, needed, missing) from error
-    except UNUSABLE as error:
-        raise Misconfigured(f"AWS cannot be asked: {error}", hint=unusable_hint(error)) from error
-    except (botocore.BotoCoreError, OSError, TimeoutError) as error:
-        raise Disconnected(f"AWS does not answer: {error or type(error).__name__}") from error
-
-
-def _of_answer(error: Any, needed: str, missing: Pointer | None) -> Exception:
-    code = str(error.response.get("Error", {}).get("Code", ""))
-    said = f"{error.operation_name}: {code} {error.response.get('Error', {}).get('Message', '')}".rstrip()
-    if missing is not None and code in ("NoSuchKey", "404"):
-        return BadMessage("payload_missing", f"there is no {missing}")
-    if code == "NoSuchBucket":
-        return Misconfigured(said, hint="payload_buckets names a bucket that is not there")
-    if code in NO_QUEUE:
-        return Misconfigured(said, hint="create the queue, or check queue, region and account")
-    if code in LATER or "expired" in said.lower():
-        return Disconnected(f"{said} (is this machine's clock right?)")
-    if code in REFUSED:
-        return Misconfigured(said, hint=needed)
-    return Disconnected(said)

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, assert_never
 
+from ...clients.identity import JsonIdentity, json_pointer, text_identity
 from ...core.errors import BadMessage
 from ...core.job import Json
 from ...core.message import Message
-from ..identity import json_pointer, text_identity
 from .envelope import Unwrapped, encoded, unwrap
-from .options import AttributeIdentity, JsonIdentity, SqsOptions
+from .options import AttributeIdentity, SqsOptions
 from .payload import ENCODING, Pointer, read_pointer
 
 if TYPE_CHECKING:

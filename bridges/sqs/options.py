@@ -6,9 +6,11 @@ from datetime import timedelta
 from typing import Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ByteSize, ConfigDict, Field, field_validator, model_validator
+from pydantic import ByteSize, Field, field_validator, model_validator
 
-from ...clients.aws import AccountOptions, http_address
+from ...clients.aws.options import AccountOptions, http_address
+from ...clients.identity import JsonIdentity
+from ...clients.options import Options
 
 MOST_A_CALL = 10
 """Messages that one call of SQS takes or brings."""
@@ -18,20 +20,10 @@ LONGEST_WAIT = timedelta(seconds=10)
 """SQS allows 20 s. A poll must end by itself before a gateway that stops has no more time for it."""
 
 
-class _Options(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, hide_input_in_errors=True)
-
-
-class AttributeIdentity(_Options):
+class AttributeIdentity(Options):
     """The identity is what this message attribute says (text or number)."""
 
     attribute: str = Field(min_length=1, max_length=256)
-
-
-class JsonIdentity(_Options):
-    """The identity is the text or whole number that an RFC 6901 pointer finds in the JSON body."""
-
-    pointer: str = Field(alias="json", pattern="^/")
 
 
 Identity = Literal["message_id", "deduplication_id", "envelope_id"] | AttributeIdentity | JsonIdentity

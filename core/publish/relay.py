@@ -19,7 +19,7 @@ from ..errors import HammerworkError, Misconfigured
 from ..event import Event, EventType, LoggedEvent
 from ..expression import Condition
 from ..identity import new_id, slot_of
-from ..job import SINK_QUEUE_PREFIX, Job, check_name
+from ..job import SINK_QUEUE_PREFIX, Job, Json, check_name
 from ..postgres import store
 from ..postgres.database import Connection, Database, Record, statement
 from ..postgres.duty import Duty
@@ -31,6 +31,17 @@ log = structlog.get_logger(__name__)
 BATCH = 500
 HOLD_DUTY = timedelta(seconds=10)
 FILTER_VARIABLES = ("type", "queue", "job_id", "sequence", "data")
+
+
+def variables_of(event: Event | LoggedEvent) -> dict[str, Json]:
+    """What the FILTER_VARIABLES are for an event."""
+    return {
+        "type": str(event.type),
+        "queue": event.queue,
+        "job_id": str(event.job_id) if event.job_id else None,
+        "sequence": event.sequence,
+        "data": dict(event.data),
+    }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,16 +103,7 @@ class Subscription:
             return True
 
     def _meets_condition(self, event: Event | LoggedEvent) -> bool:
-        if self.condition is None:
-            return True
-        values = {
-            "type": str(event.type),
-            "queue": event.queue,
-            "job_id": str(event.job_id) if event.job_id else None,
-            "sequence": event.sequence,
-            "data": dict(event.data),
-        }
-        return self.condition.holds(values, otherwise=True)
+        return self.condition is None or self.condition.holds(variables_of(event), otherwise=True)
 
     def delivery(self, event: Event) -> Job:
         """The job that delivers this event; it shares the slot of the job that the event is about."""

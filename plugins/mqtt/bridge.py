@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, assert_never
 
 import structlog
 
+from ...clients.identity import JsonIdentity, text_identity
 from .. import (
     BridgeCapabilities,
     Delivery,
@@ -20,7 +21,7 @@ from .. import (
     Want,
 )
 from ..connection import Address, address_of
-from ..content import JsonIdentity, readable, text_identity
+from ..content import readable
 from .options import MqttOptions, PropertyName
 
 if TYPE_CHECKING:

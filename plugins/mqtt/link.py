@@ -16,8 +16,9 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
+from ...clients.options import TlsOptions
 from .. import Disconnected, Misconfigured
-from ..connection import TLS_HINT, Address, TlsOptions, distrusted, tls_context
+from ..connection import TLS_HINT, Address, distrusted
 
 STEP = 10.0
 """Seconds that the broker may take over one answer before it counts as gone."""
@@ -87,7 +88,7 @@ class MqttLink:
         if address.username is not None:
             client.username_pw_set(address.username, address.password)
         if address.tls:
-            client.tls_set_context(await asyncio.to_thread(tls_context, tls))
+            client.tls_set_context(await asyncio.to_thread(tls.context))
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         properties.SessionExpiryInterval = round(session_expiry.total_seconds())
         properties.ReceiveMaximum = receive_maximum

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, SecretStr
 
-from ..connection import TlsOptions
-from ..content import JsonIdentity
+from ...clients.identity import JsonIdentity
+from ...clients.options import TlsOptions
 from ..options import Options
 
 

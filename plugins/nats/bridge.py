@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, assert_never
 
 import structlog
 
+from ...clients.identity import JsonIdentity, text_identity
 from .. import (
     BridgeCapabilities,
     Delivery,
@@ -22,7 +23,6 @@ from .. import (
     Want,
 )
 from ..connection import Address, address_of
-from ..content import JsonIdentity, text_identity
 from .options import HeaderName, NatsOptions, ServerOptions
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from nats.js.api import ConsumerInfo
 from nats.js.errors import APIError, BadRequestError, NotFoundError
 
 from .. import Disconnected, Misconfigured
-from ..connection import TLS_HINT, Address, distrusted, tls_context
+from ..connection import TLS_HINT, Address, distrusted
 from .options import ServerOptions
 
 Answer = TypeVar("Answer")
@@ -74,7 +74,7 @@ class NatsLink:
         link = cls()
         scheme = "tls" if address.tls else "nats"
         own = f"{scheme}://{address.host}:{address.port}"
-        tls = await asyncio.to_thread(tls_context, options.tls) if address.tls else None
+        tls = await asyncio.to_thread(options.tls.context) if address.tls else None
         timeout = options.connect_timeout.total_seconds()
         try:
             async with asyncio.timeout(timeout):

@@ -7,8 +7,8 @@ from typing import Literal
 
 from pydantic import Field, SecretStr
 
-from ..connection import TlsOptions
-from ..content import JsonIdentity
+from ...clients.identity import JsonIdentity
+from ...clients.options import TlsOptions
 from ..options import Options
 
 Body = Literal["cloudevents", "cloudevents-binary"]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, assert_never
 
 import structlog
 
+from ...clients.identity import JsonIdentity, text_identity
 from .. import (
     BridgeCapabilities,
     Delivery,
@@ -27,7 +28,7 @@ from .. import (
     Want,
 )
 from ..connection import Address, address_of
-from ..content import JsonIdentity, readable, text_identity
+from ..content import readable
 from .options import FieldIdentity, RedisOptions, ServerOptions
 
 if TYPE_CHECKING:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 
-from ...core.errors import BadMessage
 from ...core.event import LoggedEvent
-from ...core.expression import Formula
-from ...core.publish.relay import FILTER_VARIABLES
+from ..expression import TextOfEvent
 from .options import KafkaSinkOptions
 
 
@@ -20,7 +18,7 @@ class Addressing:
         self._fixed = options.fixed_topic
         self._key = None
         if options.key is not None:
-            self._key = Formula("key", options.key, variables=FILTER_VARIABLES)
+            self._key = TextOfEvent("key", options.key)
 
     def topic(self, event: LoggedEvent) -> str:
         return self._fixed or self._options.topic_of(event.queue, event.type)
@@ -28,20 +26,8 @@ class Addressing:
     def key(self, event: LoggedEvent) -> bytes:
         """The job's id, or that of the event where there is no job: a compacted topic refuses records
         without a key. Raises BadMessage where the expression answers no text."""
-        if self._key is None:
-            return str(event.job_id or event.id).encode()
-        found = self._key.value(
-            {
-                "type": event.type,
-                "queue": event.queue,
-                "job_id": str(event.job_id) if event.job_id else None,
-                "sequence": event.sequence,
-                "data": dict(event.data),
-            }
-        )
-        if not isinstance(found, str) or not found:
-            raise BadMessage("no_key", f"the key's expression answers {type(found).__name__}, not text")
-        return found.encode()
+        key = str(event.job_id or event.id) if self._key is None else self._key(event)
+        return key.encode()
 
 
 def partition_of(key: bytes, partitions: Sequence[int]) -> int:

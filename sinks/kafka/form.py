@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from ...clients.schemas.registry import Registry
 from ...core.errors import MissingExtra
-from ...schemas.registry import Registry
 from ..formats import FORMATS, Format
 from .options import KafkaSinkOptions
 
@@ -13,7 +13,7 @@ def format_of(options: KafkaSinkOptions) -> Format:
     if options.format != "avro":
         return FORMATS[options.format]()
     try:
-        from ...schemas.encoding import EventEncoder, subject_of
+        from ...clients.schemas.encoding import EventEncoder, subject_of
     except ModuleNotFoundError as error:
         raise MissingExtra("the format 'avro'", "schema") from error
     assert options.registry is not None

@@ -8,8 +8,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import ByteSize, Field, field_validator, model_validator
 
-from ...clients.kafka import TOPIC, ClusterOptions
-from ...schemas.options import RegistryOptions
+from ...clients.kafka.options import TOPIC, ClusterOptions
+from ...clients.schemas.options import RegistryOptions
 
 Compression = Literal["none", "gzip", "snappy", "lz4", "zstd"]
 Form = Literal["cloudevents", "cloudevents-binary", "json", "avro"]

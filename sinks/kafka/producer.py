@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
 from aiokafka import errors as kafka
 
-from ...clients.kafka import milliseconds
-from ...clients.kafka_faults import LOGIN_REFUSED, login_refused, why_unreachable
-from ...clients.kafka_login import login_arguments
+from ...clients.kafka.client import LOGIN_REFUSED, end, login_refused, start
+from ...clients.kafka.login import login_arguments
+from ...clients.kafka.options import milliseconds
 from ...core.errors import Disconnected, HammerworkError, Misconfigured
 from .options import KafkaSinkOptions
 
@@ -32,23 +30,8 @@ async def connect(options: KafkaSinkOptions, *, transactional_id: str | None) ->
     Raises Misconfigured, MissingExtra and Disconnected.
     """
     login = await login_arguments(options)
-    limit = options.connect_timeout.total_seconds()
     producer = make(options, login, transactional_id=transactional_id)
-    try:
-        async with asyncio.timeout(limit):
-            await producer.start()
-    except TimeoutError as error:
-        await discard(producer)
-        raise Disconnected(f"no broker of {options.shown} answered within {limit:g} s") from error
-    except kafka.KafkaConnectionError as error:
-        await discard(producer)
-        raise await why_unreachable(options, login) from error
-    except Exception as error:
-        await discard(producer)
-        raise as_ours(error) from error
-    except BaseException:
-        await discard(producer)
-        raise
+    await start(producer, options, login, discard=discard, as_ours=as_ours)
     return producer
 
 
@@ -73,16 +56,13 @@ def make(
 
 async def discard(producer: AIOKafkaProducer) -> None:
     """End a producer in whatever state it is. Never raises, and takes no longer than twice FAREWELL."""
-    stopping = asyncio.ensure_future(producer.stop())
-    await asyncio.wait({stopping}, timeout=FAREWELL)
-    if not stopping.done():
+
+    async def cut() -> None:
         # It has no end of its own: an idempotent producer sends again for ever what no broker takes.
         producer._message_accumulator.fail_all(kafka.ProducerClosed())
-        with contextlib.suppress(Exception):
-            await producer.client.close()
-        await asyncio.wait({stopping}, timeout=FAREWELL)
-        stopping.cancel()
-    await asyncio.gather(stopping, return_exceptions=True)
+        await producer.client.close()
+
+    await end(producer, cut, within=FAREWELL)
 
 
 def as_ours(error: Exception) -> HammerworkError:

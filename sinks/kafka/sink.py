@@ -15,8 +15,8 @@ from aiokafka import errors as kafka
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.producer.message_accumulator import BatchBuilder
 
-from ...clients.kafka_faults import why_unreachable
-from ...clients.kafka_login import login_arguments
+from ...clients.kafka.client import why_unreachable
+from ...clients.kafka.login import login_arguments
 from ...core.errors import BadMessage, Disconnected, Misconfigured
 from ...core.event import LoggedEvent, SinkCapabilities
 from ...core.failpoints import reach

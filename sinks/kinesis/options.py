@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import ByteSize, Field, model_validator
 
-from ...clients.aws import AccountOptions
+from ...clients.aws.options import AccountOptions
 
 MOST_RECORDS = 500
 MOST_BYTES = 5 * 1024 * 1024

@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from ...clients.aws_client import client_of, mapped
+from ...clients.aws.client import client_of, mapped
 from ...core.errors import BadMessage, Disconnected
 from ...core.event import LoggedEvent, SinkCapabilities
-from ...core.expression import Formula
 from ...core.job import Dead, Done, Outcome, Retry, Snooze
 from ...core.message import Guarantee
-from ...core.publish.relay import FILTER_VARIABLES
+from ..expression import TextOfEvent
 from ..formats import FORMATS
 from . import aggregation
 from .options import MOST_BYTES, MOST_RECORDS, KinesisOptions
@@ -32,8 +31,10 @@ log = structlog.get_logger(__name__)
 WAITING = Snooze(timedelta(0))
 LONGEST_KEY = 256
 NEEDED = "the credentials need kinesis:PutRecords and kinesis:ListShards, and kms:GenerateDataKey for its key"
-ABSENT = frozenset({"ResourceNotFoundException"})
-CREATE = "create the stream, or check stream, region and account; nothing is lost meanwhile"
+NO_STREAM = {
+    "ResourceNotFoundException": "create the stream, or check stream, region and account;"
+    " nothing is lost meanwhile"
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +84,8 @@ class KinesisSink:
         self.name = name
         self._options = options
         self._format = FORMATS[options.format]()
-        self._key = _formula("partition_key", options.partition_key)
-        self._hash_key = _formula("explicit_hash_key", options.explicit_hash_key)
+        self._key = _text_of_event("partition_key", options.partition_key)
+        self._hash_key = _text_of_event("explicit_hash_key", options.explicit_hash_key)
         if options.aggregate:
             aggregation.require()
         self._closing = AsyncExitStack()
@@ -154,10 +155,10 @@ class KinesisSink:
             most -= aggregation.OVERHEAD + aggregation.EACH
         for place, event in enumerate(events):
             try:
-                key = self._text(self._key, event) or str(event.job_id or event.id)
+                key = self._key(event) if self._key else str(event.job_id or event.id)
                 if len(key) > LONGEST_KEY:
                     raise BadMessage("no_key", f"a partition key has at most {LONGEST_KEY} characters")
-                hash_key = self._text(self._hash_key, event)
+                hash_key = self._hash_key(event) if self._hash_key else None
                 if hash_key is not None and not (hash_key.isdecimal() and int(hash_key) < HASH_KEYS):
                     raise BadMessage("no_key", "the explicit hash key is no number below 2^128")
                 data = self._format.value(event)
@@ -167,22 +168,6 @@ class KinesisSink:
             except BadMessage as bad:
                 outcomes[place] = Dead(str(bad))
         return found
-
-    def _text(self, formula: Formula | None, event: LoggedEvent) -> str | None:
-        if formula is None:
-            return None
-        answer = formula.value(
-            {
-                "type": event.type,
-                "queue": event.queue,
-                "job_id": str(event.job_id) if event.job_id else None,
-                "sequence": event.sequence,
-                "data": dict(event.data),
-            }
-        )
-        if not isinstance(answer, str) or not answer:
-            raise BadMessage("no_key", f"{formula.source} answers {type(answer).__name__}, not text")
-        return answer
 
     def _single(self, written: Sequence[_Written]) -> list[_Entry]:
         return [_Entry((one.place,), one.key, one.data, self._shard_of(one), one.hash_key) for one in written]
@@ -213,7 +198,7 @@ class KinesisSink:
         if self._client is None:
             raise Disconnected("the sink is closed")
         async with room:
-            with mapped(NEEDED, absent=ABSENT, create=CREATE):
+            with mapped(NEEDED, absent=NO_STREAM):
                 answer = await self._client.put_records(
                     Records=[entry.arguments() for entry in request],  # type: ignore[misc]
                     **self._options.named,  # type: ignore[arg-type]
@@ -234,10 +219,10 @@ class KinesisSink:
 
     async def _connect(self) -> None:
         options = self._options
-        client = client_of(
-            options, "kinesis", read_timeout=options.timeout, connections=options.requests + 2, attempts=2
-        )
         with mapped(NEEDED):
+            client = client_of(
+                options, "kinesis", read_timeout=options.timeout, connections=options.requests + 2, attempts=2
+            )
             self._client = await self._closing.enter_async_context(client)
 
     async def _find_shards(self) -> None:
@@ -246,7 +231,7 @@ class KinesisSink:
         found: list[Any] = []
         arguments: dict[str, Any] = dict(self._options.named)
         while True:
-            with mapped(NEEDED, absent=ABSENT, create=CREATE):
+            with mapped(NEEDED, absent=NO_STREAM):
                 answer = await self._client.list_shards(**arguments)
             found += answer["Shards"]
             if (token := answer.get("NextToken")) is None:
@@ -263,8 +248,8 @@ def _tell(outcomes: list[Outcome], entries: Sequence[_Entry], outcome: Outcome) 
             outcomes[place] = outcome
 
 
-def _formula(name: str, source: str | None) -> Formula | None:
-    return None if source is None else Formula(name, source, variables=FILTER_VARIABLES)
+def _text_of_event(name: str, source: str | None) -> TextOfEvent | None:
+    return None if source is None else TextOfEvent(name, source)
 
 
 def _entry_of(together: Sequence[_Written], shard: Shard) -> _Entry:

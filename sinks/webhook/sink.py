@@ -15,15 +15,15 @@ from urllib.parse import quote
 
 import aiohttp
 from aiohttp.abc import AbstractResolver
-from pydantic import AfterValidator, BaseModel, ByteSize, ConfigDict, Field, SecretStr, model_validator
+from pydantic import AfterValidator, ByteSize, Field, SecretStr, model_validator
 
+from ...clients.options import Options, TlsOptions
 from ...core.errors import Misconfigured, Unavailable
 from ...core.event import DeliveryAttempt, DeliveryReport, SinkCapabilities
 from ...core.job import Json
 from ...core.message import Guarantee
 from ...core.postgres.store import encode
 from ...core.signature import Keyring, VerifyingKey, parse_key
-from ...core.tls import client_context
 from .egress import Egress
 from .endpoint import Answer, Endpoint, Limits
 from .verdict import GONE, judge, judge_failure
@@ -55,19 +55,7 @@ def _usable_headers(headers: dict[str, SecretStr]) -> dict[str, SecretStr]:
     return headers
 
 
-class _Options(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-
-class TlsOptions(_Options):
-    """PEM files for `https://`; without `ca_file` the system's authorities are trusted."""
-
-    ca_file: Path | None = None
-    cert_file: Path | None = None
-    key_file: Path | None = None
-
-
-class WebhookOptions(_Options):
+class WebhookOptions(Options):
     """Where events are sent, how they are signed, and what the endpoint may cost us.
 
     Concurrency, the retry schedule and when the sink is given up are settings of every sink.
@@ -83,7 +71,7 @@ class WebhookOptions(_Options):
     body: Body = "cloudevents"
     """`cloudevents`: the event as one JSON object. `cloudevents-binary`: its attributes as `ce-` headers,
     its data as the body. `standard`: the body `{type, timestamp, data}` of Standard Webhooks."""
-    headers: Annotated[dict[str, SecretStr], AfterValidator(_usable_headers)] = {}
+    headers: Annotated[dict[str, SecretStr], AfterValidator(_usable_headers)] = Field(default_factory=dict)
     timeout: timedelta = Field(timedelta(seconds=15), gt=timedelta(0), le=timedelta(minutes=5))
     """From the first DNS question to the end of the answer."""
     connect_timeout: timedelta = Field(timedelta(seconds=5), gt=timedelta(0))
@@ -274,6 +262,6 @@ def _lines(path: Path) -> list[str]:
 
 
 def _tls_context(tls: TlsOptions) -> ssl.SSLContext:
-    context = client_context(ca_file=tls.ca_file, cert_file=tls.cert_file, key_file=tls.key_file)
+    context = tls.context()
     context.set_alpn_protocols(["http/1.1"])
     return context

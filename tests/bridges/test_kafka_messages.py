@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from hammerwork.bridges.kafka.content import json_headers, read_record
-from hammerwork.bridges.kafka.options import HeaderIdentity, JsonIdentity
+from hammerwork.clients.identity import HeaderIdentity, JsonIdentity
 from hammerwork.core.ingest.intake import IntakeLimits
 from hammerwork.core.message import Message
 from hammerwork.core.postgres.database import Database

@@ -10,7 +10,8 @@ import pytest
 from pydantic import ValidationError
 
 from hammerwork.bridges.kafka import KafkaBridge, KafkaOptions
-from hammerwork.bridges.kafka.options import OAuthLogin, PasswordLogin, TlsOptions
+from hammerwork.clients.kafka.options import OAuthLogin, PasswordLogin
+from hammerwork.clients.options import TlsOptions
 from hammerwork.core.errors import Misconfigured
 from hammerwork.core.message import EXACTLY_ONCE
 from hammerwork.core.postgres.database import Database

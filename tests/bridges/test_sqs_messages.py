@@ -199,6 +199,14 @@ async def test_a_bucket_that_must_not_be_read_is_a_fault_of_the_settings(
     assert "s3:ListBucket" in fault.value.hint
 
 
+async def test_a_bucket_that_is_not_there_is_a_fault_of_the_settings(sqs: SqsProducer) -> None:
+    await sqs.send(pointer("no-such-bucket", "a"))
+    async with opened(sqs, payload_buckets=["no-such-bucket"]) as bridge:
+        with pytest.raises(Misconfigured, match="NoSuchBucket") as fault:
+            await pull_all(bridge, 1)
+    assert fault.value.hint == "payload_buckets names a bucket that is not there"
+
+
 # --- bad inputs ----------------------------------------------------------------------------------
 
 

@@ -231,7 +231,7 @@ async def test_without_the_client_the_extra_is_named(
         "bridges.sqs.session",
         "bridges.sqs.connection",
         "bridges.sqs.holding",
-        "clients.aws_client",
+        "clients.aws.client",
     ):
         monkeypatch.delitem(sys.modules, f"hammerwork.{module}")
     monkeypatch.setattr(builtins, "__import__", without_aiobotocore)

@@ -15,9 +15,9 @@ from hammerwork.gateway.app import Gateway
 from hammerwork.gateway.parts import build_parts
 from hammerwork.gateway.settings import Settings, load
 
+from ..clients.schemas.bodies import framed
+from ..clients.schemas.registry_server import RegistryServer, served
 from ..core.running import running, until
-from ..schemas.bodies import framed
-from ..schemas.registry_server import RegistryServer, served
 
 TOKEN = "a-token-of-decent-length"
 BRIDGE = f"""

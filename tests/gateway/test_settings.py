@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from hammerwork.bridges.rabbitmq.bridge import HeaderIdentity, RabbitmqOptions
+from hammerwork.bridges.rabbitmq.bridge import RabbitmqOptions
+from hammerwork.clients.identity import HeaderIdentity
 from hammerwork.core.errors import Misconfigured
 from hammerwork.core.event import EventType
 from hammerwork.gateway import catalog

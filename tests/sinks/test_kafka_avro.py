@@ -14,8 +14,8 @@ from hammerwork.core.errors import Disconnected, Misconfigured
 from hammerwork.core.job import Done
 from hammerwork.sinks.kafka import KafkaSink, KafkaSinkOptions
 
-from ..schemas.bodies import decoder_of, read
-from ..schemas.registry_server import RegistryServer, served
+from ..clients.schemas.bodies import decoder_of, read
+from ..clients.schemas.registry_server import RegistryServer, served
 from ..services import free_port
 from ..services.kafka import KafkaService
 from .kafka_reader import read_topic

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -205,6 +206,16 @@ async def test_without_credentials_the_hint_says_where_they_come_from(
         async with opened(aws_service, "stream", access_key_id=None, secret_access_key=None):
             pass
     assert "AWS_ACCESS_KEY_ID" in refused.value.hint
+
+
+async def test_a_profile_that_is_not_there_is_named(
+    monkeypatch: pytest.MonkeyPatch, aws_service: AwsService
+) -> None:
+    monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
+    chain = {"access_key_id": None, "secret_access_key": None, "profile": "nobody"}
+    with pytest.raises(Misconfigured, match="nobody"):
+        async with opened(aws_service, "stream", **chain):
+            pass
 
 
 async def test_the_standard_chain_finds_the_keys_of_the_environment(

@@ -15,8 +15,8 @@ import fastavro
 from fastavro import _read_py as careful
 from fastavro.schema import fingerprint, to_parsing_canonical_form
 
-from ..core.errors import BadMessage
-from ..core.ingest.decode import Plain
+from ...core.errors import BadMessage
+from ...core.ingest.decode import Plain
 from .schema import Schema, unusable
 
 SINGLE_OBJECT = b"\xc3\x01"

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from ..core.errors import BadMessage
-from ..core.ingest.decode import Plain
+from ...core.errors import BadMessage
+from ...core.ingest.decode import Plain
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,13 +11,13 @@ import pytest
 from aiohttp import web
 from pydantic import SecretStr, ValidationError
 
+from hammerwork.clients.schemas.options import RegistryOptions
+from hammerwork.clients.schemas.registry import Registry
+from hammerwork.clients.schemas.schema import Schema
 from hammerwork.core.errors import BadMessage, Misconfigured, Unavailable
 from hammerwork.core.message import Message
-from hammerwork.schemas.options import RegistryOptions
-from hammerwork.schemas.registry import Registry
-from hammerwork.schemas.schema import Schema
 
-from ..services import free_port
+from ...services import free_port
 from .bodies import avro, decoder_of, framed, read, refusal
 from .registry_server import RegistryServer, Version, basic, served
 
@@ -57,7 +57,7 @@ async def test_an_unknown_id_is_asked_for_again_but_not_for_each_message(
     body = framed(1, avro("string", "a"))
     assert await refusal(decoder, body) == await refusal(decoder, body) == "unknown_schema"
     assert len(registry.asked) == 1
-    monkeypatch.setattr("hammerwork.schemas.reading.REMEMBERED", 0.0)
+    monkeypatch.setattr("hammerwork.clients.schemas.reading.REMEMBERED", 0.0)
     other = decoder_of(registry.url, "avro")
     assert await refusal(other, body) == "unknown_schema"
     registry.avro("string")
@@ -117,7 +117,7 @@ async def test_a_registry_that_is_away_or_slow_holds() -> None:
 
 
 async def test_an_answer_has_a_limit(registry: RegistryServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hammerwork.schemas.registry.LARGEST_ANSWER", 1000)
+    monkeypatch.setattr("hammerwork.clients.schemas.registry.LARGEST_ANSWER", 1000)
     schema_id = registry.avro({"type": "enum", "name": "E", "symbols": [f"S{n}" for n in range(1000)]})
     with pytest.raises(Misconfigured, match=NO_REGISTRY):
         await read(decoder_of(registry.url, "avro"), framed(schema_id, b"\0"))

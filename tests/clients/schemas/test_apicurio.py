@@ -12,14 +12,14 @@ from typing import Any
 import aiohttp
 import pytest
 
+from hammerwork.clients.schemas.encoding import EventEncoder, subject_of
+from hammerwork.clients.schemas.options import RegistryOptions
+from hammerwork.clients.schemas.registry import Registry
+from hammerwork.clients.schemas.schema import Schema
 from hammerwork.core.errors import Misconfigured
-from hammerwork.schemas.encoding import EventEncoder, subject_of
-from hammerwork.schemas.options import RegistryOptions
-from hammerwork.schemas.registry import Registry
-from hammerwork.schemas.schema import Schema
 
-from ..services import ServiceMissing
-from ..services.registry import RegistryService, find_registry
+from ...services import ServiceMissing
+from ...services.registry import RegistryService, find_registry
 from .bodies import avro, decoder_of, framed, read, refusal
 from .test_avro import EVERYTHING, READ, VALUE
 from .test_encoding import EVENT, Logged

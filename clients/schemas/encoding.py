@@ -11,7 +11,7 @@ from uuid import UUID
 
 import fastavro
 
-from ..core.errors import Disconnected, Misconfigured, Unavailable
+from ...core.errors import Disconnected, Misconfigured, Unavailable
 from .registry import Registry
 from .schema import Schema
 from .wire import with_schema_id
@@ -96,7 +96,8 @@ class EventEncoder:
         if self._id is None:
             raise Misconfigured(
                 f"the schema of events is not registered under {self._subject!r}",
-                hint="register hammerwork.schemas.encoding.EVENT_SCHEMA there, or set auto_register = true",
+                hint="register hammerwork.clients.schemas.encoding.EVENT_SCHEMA there,"
+                " or set auto_register = true",
             )
 
     def value(self, event: Loggable) -> bytes:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from hammerwork.clients.schemas.reading import FileReader
 from hammerwork.core.errors import BadMessage, Misconfigured
 from hammerwork.core.ingest.decode import Decoder
 from hammerwork.core.message import Message
-from hammerwork.schemas.reading import FileReader
 
 from .bodies import decoder_of, framed, read, refusal
 from .registry_server import RegistryServer

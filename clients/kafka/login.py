@@ -1,4 +1,4 @@
-"""Logging in to brokers: the arguments of a client for TLS and SASL, and where bearer tokens come from."""
+"""Logging in to Kafka: the arguments of a client for TLS and SASL, and where bearer tokens come from."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from aiokafka.abc import AbstractTokenProvider
 
 from ...core.errors import Disconnected, HammerworkError, Misconfigured, MissingExtra
 from ...core.importing import named_object
-from ...core.tls import client_context
-from .options import KafkaOptions, MskLogin, OAuthLogin, PasswordLogin, TlsOptions
+from ..options import TlsOptions
+from .options import ClusterOptions, MskLogin, OAuthLogin, PasswordLogin
 
 EARLY = 60.0
 """Seconds before its end at which a token is replaced."""
@@ -24,13 +24,13 @@ Ask = Callable[[], Awaitable[tuple[str, float | None]]]
 """Asks for a token; the token, and the seconds that it is good for."""
 
 
-async def login_arguments(options: KafkaOptions) -> dict[str, Any]:
+async def login_arguments(options: ClusterOptions) -> dict[str, Any]:
     """What an aiokafka client is told about TLS and SASL. Raises Misconfigured and MissingExtra."""
     arguments: dict[str, Any] = {}
     encrypted = options.tls is not False
     if encrypted:
         files = options.tls if isinstance(options.tls, TlsOptions) else TlsOptions()
-        arguments["ssl_context"] = await asyncio.to_thread(client_context, **files.model_dump())
+        arguments["ssl_context"] = await asyncio.to_thread(files.context)
     match options.sasl:
         case None:
             arguments["security_protocol"] = "SSL" if encrypted else "PLAINTEXT"

@@ -15,8 +15,8 @@ from hammerwork.core.ingest.mapping import FieldMapping
 from hammerwork.core.message import Delivery, Guarantee, Message, Receipt, Want
 from hammerwork.core.queue import Queue
 
-from ..core.running import running, until
-from ..services import free_port
+from ...core.running import running, until
+from ...services import free_port
 from .bodies import avro, decoder_of, framed
 from .registry_server import RegistryServer, served
 from .test_avro import EVERYTHING, READ, VALUE

@@ -12,8 +12,7 @@ from urllib.parse import quote
 
 import aiohttp
 
-from ..core.errors import Misconfigured, Unavailable
-from ..core.tls import client_context
+from ...core.errors import Misconfigured, Unavailable
 from .options import RegistryOptions
 from .schema import Schema, unusable
 
@@ -191,7 +190,4 @@ def is_base64(text: str) -> bool:
 
 
 def _tls(options: RegistryOptions) -> ssl.SSLContext | bool:
-    if not options.url.startswith("https:"):
-        return True
-    tls = options.tls
-    return client_context(ca_file=tls.ca_file, cert_file=tls.cert_file, key_file=tls.key_file)
+    return options.tls.context() if options.url.startswith("https:") else True

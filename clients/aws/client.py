@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import cache
+from types import MappingProxyType
 from typing import Any
 
 import botocore.exceptions as botocore
@@ -13,8 +14,8 @@ from aiobotocore.config import AioConfig
 from aiobotocore.session import AioSession
 from botocore.loaders import Loader, create_loader
 
-from ..core.errors import Disconnected, Misconfigured
-from .aws import AccountOptions
+from ...core.errors import Disconnected, Misconfigured
+from .options import AccountOptions
 
 LATER = frozenset({"ExpiredToken", "ExpiredTokenException", "RequestExpired", "RequestTimeTooSkewed"})
 """Credentials or a signature that were good: new ones are made when the client is opened again."""
@@ -41,6 +42,8 @@ UNUSABLE = (
     ValueError,
 )
 
+NOTHING: Mapping[str, str] = MappingProxyType({})
+
 
 def client_of(
     options: AccountOptions,
@@ -52,8 +55,8 @@ def client_of(
     region: str | None = None,
     endpoint_url: str | None = None,
 ) -> Any:
-    """A client of the service, to be entered as an async context within `mapped`. It tries a call so
-    often; `region` and `endpoint_url` stand in for those of the options."""
+    """A client of the service, to be made and entered as an async context within `mapped`. It tries a call
+    so often; `region` and `endpoint_url` stand in for those of the options."""
     session = AioSession(profile=options.profile)
     session.register_component("data_loader", _descriptions())
     if options.profile is not None:
@@ -83,24 +86,31 @@ def _descriptions() -> Loader:
 
 
 @contextmanager
-def mapped(needed: str, *, absent: frozenset[str] = frozenset(), create: str = "") -> Iterator[None]:
-    """Errors of the client as what the caller must do about them. `needed` says which rights; `absent` are
-    the codes that say that the thing is not there, `create` the hint for that."""
+def mapped(needed: str, *, absent: Mapping[str, str] = NOTHING) -> Iterator[None]:
+    """Errors of the client as what the caller must do about them. `needed` says which rights; `absent` has a
+    hint for each code that says that something is not there."""
     try:
         yield
     except botocore.ClientError as error:
-        raise _of_answer(error, needed, absent, create) from error
+        raise _of_answer(error, needed, absent) from error
     except UNUSABLE as error:
-        raise Misconfigured(f"AWS cannot be asked: {error}", hint=unusable_hint(error)) from error
+        raise Misconfigured(f"AWS cannot be asked: {error}", hint=_unusable_hint(error)) from error
     except (botocore.BotoCoreError, OSError, TimeoutError) as error:
         raise Disconnected(f"AWS does not answer: {error or type(error).__name__}") from error
 
 
-def _of_answer(error: Any, needed: str, absent: frozenset[str], create: str) -> Exception:
-    code = str(error.response.get("Error", {}).get("Code", ""))
+def code_of(error: botocore.ClientError) -> str:
+    """What AWS calls the error."""
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
+def _of_answer(
+    error: botocore.ClientError, needed: str, absent: Mapping[str, str]
+) -> Disconnected | Misconfigured:
+    code = code_of(error)
     said = f"{error.operation_name}: {code} {error.response.get('Error', {}).get('Message', '')}".rstrip()
     if code in absent:
-        return Misconfigured(said, hint=create)
+        return Misconfigured(said, hint=absent[code])
     if code in LATER or "expired" in said.lower():
         return Disconnected(f"{said} (is this machine's clock right?)")
     if code in REFUSED:
@@ -108,7 +118,7 @@ def _of_answer(error: Any, needed: str, absent: frozenset[str], create: str) -> 
     return Disconnected(said)
 
 
-def unusable_hint(error: Exception) -> str:
+def _unusable_hint(error: Exception) -> str:
     """What helps where the client is UNUSABLE."""
     match error:
         case botocore.NoRegionError():

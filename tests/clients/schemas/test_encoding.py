@@ -11,12 +11,12 @@ from uuid import UUID
 import fastavro
 import pytest
 
+from hammerwork.clients.schemas.encoding import EVENT_SCHEMA, EventEncoder, subject_of
+from hammerwork.clients.schemas.options import RegistryOptions
+from hammerwork.clients.schemas.registry import Registry
 from hammerwork.core.errors import Disconnected, Misconfigured
-from hammerwork.schemas.encoding import EVENT_SCHEMA, EventEncoder, subject_of
-from hammerwork.schemas.options import RegistryOptions
-from hammerwork.schemas.registry import Registry
 
-from ..services import free_port
+from ...services import free_port
 from .bodies import decoder_of, read
 from .registry_server import RegistryServer
 

@@ -25,8 +25,8 @@ from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message as ProtobufMessage
 from google.protobuf.message_factory import GetMessageClass
 
-from ..core.errors import BadMessage, Misconfigured
-from ..core.ingest.decode import Plain
+from ...core.errors import BadMessage, Misconfigured
+from ...core.ingest.decode import Plain
 from .registry import is_base64
 from .schema import Schema, unusable
 from .wire import message_indexes

@@ -16,12 +16,12 @@ from fastavro.schema import fingerprint, to_parsing_canonical_form
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hammerwork.clients.schemas.avro import AvroCodec
+from hammerwork.clients.schemas.reading import FileReader
+from hammerwork.clients.schemas.schema import Schema
 from hammerwork.core.errors import BadMessage, Misconfigured
 from hammerwork.core.ingest.decode import Decoder
 from hammerwork.core.message import Message
-from hammerwork.schemas.avro import AvroCodec
-from hammerwork.schemas.reading import FileReader
-from hammerwork.schemas.schema import Schema
 
 from .bodies import Fixed, avro, decoder_of, framed, read, reason_of, refusal
 from .registry_server import RegistryServer

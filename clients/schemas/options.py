@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 from yarl import URL
 
-
-class _Options(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+from ..options import Options, TlsOptions
 
 
 def _registry_url(text: str) -> str:
@@ -26,15 +23,7 @@ def _registry_url(text: str) -> str:
     return text.rstrip("/")
 
 
-class RegistryTlsOptions(_Options):
-    """PEM files for `https://`; without `ca_file` the system's authorities are trusted."""
-
-    ca_file: Path | None = None
-    cert_file: Path | None = None
-    key_file: Path | None = None
-
-
-class RegistryOptions(_Options):
+class RegistryOptions(Options):
     """A schema registry that speaks Confluent's REST API (Confluent, Apicurio, Karapace, Redpanda, …)."""
 
     url: Annotated[str, AfterValidator(_registry_url)]
@@ -45,7 +34,7 @@ class RegistryOptions(_Options):
     """Sent as `Authorization: Bearer …`, in place of a user and password."""
     timeout: timedelta = Field(default=timedelta(seconds=10), gt=timedelta(0))
     """For one question, from DNS to the end of the answer."""
-    tls: RegistryTlsOptions = RegistryTlsOptions()
+    tls: TlsOptions = TlsOptions()
 
     @model_validator(mode="after")
     def _one_identity(self) -> Self:

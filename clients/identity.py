@@ -1,10 +1,28 @@
-"""Identities in a message's content: what a JSON value says, and where in a body it stands."""
+"""Identities in a message's content: which header or field of the body has it, and what a JSON value says."""
 
 from __future__ import annotations
 
 import json
 
+from pydantic import Field
+
 from ..core.job import Json
+from .options import Options
+
+
+class HeaderIdentity(Options):
+    """The identity is the text or whole number in this header."""
+
+    header: str = Field(min_length=1)
+
+
+class JsonIdentity(Options):
+    """The identity is the text or whole number that an RFC 6901 pointer finds in the JSON body."""
+
+    pointer: str = Field(alias="json", pattern="^/")
+
+    def of(self, body: bytes) -> str | None:
+        return text_identity(json_pointer(body, self.pointer))
 
 
 def text_identity(value: Json) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..core.errors import BadMessage
+from ...core.errors import BadMessage
 
 MAGIC = 0
 HEADER = 5

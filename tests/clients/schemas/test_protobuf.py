@@ -14,11 +14,11 @@ from google.protobuf.timestamp_pb2 import DESCRIPTOR as TIMESTAMP
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hammerwork.clients.schemas.protobuf import ProtobufCodec
+from hammerwork.clients.schemas.schema import Schema
 from hammerwork.core.errors import BadMessage, Misconfigured
 from hammerwork.core.ingest.decode import Decoder
 from hammerwork.core.message import Message
-from hammerwork.schemas.protobuf import ProtobufCodec
-from hammerwork.schemas.schema import Schema
 
 from .bodies import (
     Field,
@@ -193,7 +193,7 @@ def test_source_is_compiled_where_the_compiler_is_installed() -> None:
 
 
 def test_source_without_a_compiler_holds_and_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hammerwork.schemas.protobuf.find_spec", lambda name: None)
+    monkeypatch.setattr("hammerwork.clients.schemas.protobuf.find_spec", lambda name: None)
     with pytest.raises(Misconfigured, match="as source, which must be compiled") as held:
         ProtobufCodec(Schema("PROTOBUF", KIND))
     assert "grpcio-tools" in held.value.hint

@@ -12,13 +12,13 @@ from typing import Any
 import fastavro
 from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto, FileDescriptorProto
 
+from hammerwork.clients.schemas.options import RegistryOptions
+from hammerwork.clients.schemas.reading import RegistryFormat, RegistryReader
+from hammerwork.clients.schemas.registry import Registry
+from hammerwork.clients.schemas.schema import Codec
 from hammerwork.core.errors import BadMessage
 from hammerwork.core.ingest.decode import Decoder, Plain
 from hammerwork.core.message import Message
-from hammerwork.schemas.options import RegistryOptions
-from hammerwork.schemas.reading import RegistryFormat, RegistryReader
-from hammerwork.schemas.registry import Registry
-from hammerwork.schemas.schema import Codec
 
 Field = FieldDescriptorProto
 

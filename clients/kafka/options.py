@@ -4,19 +4,11 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    HttpUrl,
-    SecretStr,
-    field_validator,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, HttpUrl, SecretStr, field_validator, model_validator
+
+from ..options import Options, TlsOptions
 
 ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\s:/\[\],@]+):\d{1,5}")
 TOPIC = re.compile(r"[a-zA-Z0-9._-]{1,249}")
@@ -28,21 +20,10 @@ def _split(given: Any) -> Any:
 
 
 Words = Annotated[tuple[str, ...], BeforeValidator(_split)]
+Wait = Annotated[timedelta, Field(gt=timedelta(0))]
 
 
-class _Options(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, hide_input_in_errors=True)
-
-
-class TlsOptions(_Options):
-    """PEM files; without `ca_file` the system's authorities are trusted."""
-
-    ca_file: Path | None = None
-    cert_file: Path | None = None
-    key_file: Path | None = None
-
-
-class PasswordLogin(_Options):
+class PasswordLogin(Options):
     """A user with a password."""
 
     mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
@@ -50,7 +31,7 @@ class PasswordLogin(_Options):
     password: SecretStr = Field(min_length=1)
 
 
-class OAuthLogin(_Options):
+class OAuthLogin(Options):
     """A bearer token: from a token endpoint by the client's credentials (RFC 6749 §4.4), or from a provider
     of your own: package.module:function, called without arguments, that answers the token (a coroutine
     function is awaited, any other is called in a thread) and is asked anew for each connection."""
@@ -72,7 +53,7 @@ class OAuthLogin(_Options):
         return self
 
 
-class MskLogin(_Options):
+class MskLogin(Options):
     """Amazon MSK with IAM: the credentials are found as AWS' own tools find them. Needs the extra `msk`."""
 
     mechanism: Literal["AWS_MSK_IAM"]
@@ -84,14 +65,15 @@ class MskLogin(_Options):
 Login = Annotated[PasswordLogin | OAuthLogin | MskLogin, Field(discriminator="mechanism")]
 
 
-class ClusterOptions(_Options):
+class ClusterOptions(Options):
     """Where a cluster is, and who we are there; `connect_timeout` bounds the way to its first answer."""
 
     bootstrap: Annotated[Words, Field(min_length=1)]
     """host:port of some brokers; the others are found through them."""
     tls: bool | TlsOptions = False
+    """`true`, or a table of PEM files."""
     sasl: Login | None = None
-    connect_timeout: Annotated[timedelta, Field(gt=timedelta(0))] = timedelta(seconds=10)
+    connect_timeout: Wait = timedelta(seconds=10)
 
     @field_validator("bootstrap")
     @classmethod

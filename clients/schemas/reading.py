@@ -11,8 +11,8 @@ from typing import Literal, Protocol
 
 import structlog
 
-from ..core.errors import BadMessage, Misconfigured, MissingExtra, Unavailable
-from ..core.ingest.decode import Plain
+from ...core.errors import BadMessage, Misconfigured, MissingExtra, Unavailable
+from ...core.ingest.decode import Plain
 from .schema import Codec, Schema
 from .wire import HEADER, schema_id_of
 

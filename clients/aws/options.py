@@ -6,7 +6,9 @@ from datetime import timedelta
 from typing import Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
+
+from ..options import Options
 
 
 def http_address(value: str | None) -> str | None:
@@ -18,10 +20,8 @@ def http_address(value: str | None) -> str | None:
     return value
 
 
-class AccountOptions(BaseModel):
+class AccountOptions(Options):
     """Where a service is, and who we are there."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, hide_input_in_errors=True)
 
     region: str | None = Field(None, min_length=1)
     """None: what AWS_REGION, AWS_DEFAULT_REGION or the profile says."""

@@ -11,9 +11,9 @@ from jsonschema_specifications import REGISTRY as SPECIFICATIONS  # type: ignore
 from referencing import Resource
 from referencing.jsonschema import DRAFT7, SchemaRegistry
 
-from ..core.errors import BadMessage
-from ..core.ingest.decode import Plain
-from ..core.job import Json
+from ...core.errors import BadMessage
+from ...core.ingest.decode import Plain
+from ...core.job import Json
 from .schema import Schema, unusable
 
 

@@ -201,6 +201,8 @@ class Intake:
             await self.bridge.close()
         except Exception:
             log.exception("bridge did not close cleanly", bridge=self.bridge.name)
+        if self._offsets is not None:
+            self._offsets.leave_all()
 
     async def _pump(self, backoff: Backoff) -> None:
         """Batch after batch. While one is stored the next is pulled and mapped, as far as it is there, so

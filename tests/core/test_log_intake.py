@@ -205,6 +205,29 @@ async def test_who_takes_a_partition_owns_it_although_nothing_has_moved_yet(
     assert await stored(connection) == ["a0"]
 
 
+async def test_a_partition_that_stays_with_its_new_owner_does_not_end_every_connection_after(
+    database: Database, connection: asyncpg.Connection
+) -> None:
+    log = MemoryLog()
+    log.write("a", "a0")
+    log.write("b", "b0")
+    member = LogMember(log, "a", "b")
+
+    async def robs(message: Message, body: Json) -> Json:
+        if message.key == "a":
+            await database.fetch("take_offsets", "log", ["a"])
+            member._assigned = ["b"]  # the group has given `a` to another member for good
+        return body
+
+    async with running(intake_of(database, member, CallableMapping(robs, FieldMapping("work")))):
+        for end in range(1, 4):
+            await until_offset(connection, end, "b")
+            log.write("b", f"b{end}")
+        await until_offset(connection, 4, "b")
+    assert member.opened == 2
+    assert await stored(connection) == ["b0", "b1", "b2", "b3"]
+
+
 async def test_a_batch_whose_commit_is_cut_is_stored_once(
     postgres_service: PostgresService, connection: asyncpg.Connection, dsn: str
 ) -> None:

@@ -13,6 +13,7 @@ from datetime import timedelta
 import structlog
 
 from ..backoff import Backoff
+from ..cancellation import asked_to_end
 from ..errors import Disconnected, HammerworkError, Misconfigured, Unavailable
 from ..failpoints import reach
 from ..message import EXACTLY_ONCE, Bridge, Delivery, Fate, LogBridge, Receipt, Want
@@ -181,6 +182,11 @@ class Intake:
             log.warning("bridge held", bridge=name, error=str(error))
         except Exception as error:
             self.status.holding(f"{type(error).__name__}: {error}")
+            log.exception("bridge failed", bridge=name)
+        except asyncio.CancelledError:
+            if asked_to_end():
+                raise
+            self.status.holding("a client cancelled its own call")
             log.exception("bridge failed", bridge=name)
         finally:
             await self._close()

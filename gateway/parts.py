@@ -6,7 +6,7 @@ Nothing here connects to anything.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TypeVar
@@ -120,9 +120,28 @@ def build_parts(settings: Settings) -> Parts:
     return Parts(ingests=ingests, outlets=outlets, handlers=handlers)
 
 
-def replayers(settings: Settings) -> dict[str, Preparation]:
-    """By bridge, what `operate.replay` sends its dead letters through; disabled bridges too."""
-    return {name: _ingest(name, bridge).preparation() for name, bridge in settings.bridges.items()}
+@dataclass(frozen=True, slots=True)
+class Replayers(Mapping[str, Preparation]):
+    """By bridge, what `operate.replay` sends its dead letters through; disabled bridges too.
+
+    Each is made when it is asked for: what is wrong with one bridge is in nobody's way who replays letters of
+    another. Raises Misconfigured.
+    """
+
+    settings: Settings
+
+    def __getitem__(self, name: str) -> Preparation:
+        faults: list[Misconfigured] = []
+        asked = [(name, self.settings.bridges[name])]
+        for ingest in _each("bridges", asked, _ingest, faults).values():
+            return ingest.preparation()
+        raise faults[0]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.settings.bridges)
+
+    def __len__(self) -> int:
+        return len(self.settings.bridges)
 
 
 def ingest_of(settings: Settings, name: str) -> Ingest:

@@ -160,8 +160,7 @@ class Session:
         if self._options.delete_payloads:
             for receipt in receipts:
                 held: Held = receipt.delivery.handle
-                # The object of a dead letter stays: the letter may hold the start of it only.
-                if id(held) in deleted and held.payload and receipt.fate is not Fate.DEAD_LETTERED:
+                if id(held) in deleted and held.payload and not _lies_in_a_letter(receipt):
                     await self._delete_object(held)
 
     async def _delete_object(self, held: Held) -> None:
@@ -218,6 +217,13 @@ class Session:
                 log.exception("sqs.failed", bridge=self._name)
             self.failure = self.failure or error
             self.buffer.wake()
+
+
+def _lies_in_a_letter(receipt: Receipt) -> bool:
+    """Whether a dead letter was made of the message, now or when it came before. Then its object stays, for
+    the letter may hold the start of it only."""
+    before = receipt.fate is Fate.DUPLICATE and receipt.job_id is None
+    return before or receipt.fate is Fate.DEAD_LETTERED
 
 
 class Topology:

@@ -13,6 +13,7 @@ from datetime import timedelta
 import structlog
 
 from ..backoff import Backoff
+from ..cancellation import asked_to_end
 from ..errors import Disconnected, HammerworkError, Misconfigured, Unavailable
 from ..failpoints import reach
 from ..message import EXACTLY_ONCE, Bridge, Delivery, Fate, LogBridge, Receipt, Want
@@ -182,6 +183,11 @@ class Intake:
         except Exception as error:
             self.status.holding(f"{type(error).__name__}: {error}")
             log.exception("bridge failed", bridge=name)
+        except asyncio.CancelledError:
+            if asked_to_end():
+                raise
+            self.status.holding("a client cancelled its own call")
+            log.exception("bridge failed", bridge=name)
         finally:
             await self._close()
         self.counts.reconnects += 1
@@ -201,6 +207,8 @@ class Intake:
             await self.bridge.close()
         except Exception:
             log.exception("bridge did not close cleanly", bridge=self.bridge.name)
+        if self._offsets is not None:
+            self._offsets.leave_all()
 
     async def _pump(self, backoff: Backoff) -> None:
         """Batch after batch. While one is stored the next is pulled and mapped, as far as it is there, so

@@ -12,6 +12,7 @@ from fnmatch import fnmatchcase
 from typing import Any, Protocol, final
 from uuid import UUID
 
+from ..cancellation import asked_to_end
 from ..errors import BadMessage, Misconfigured, Unavailable
 from ..expression import ExpressionSet
 from ..identity import SLOTS, new_id
@@ -239,6 +240,10 @@ class CallableMapping:
                 answer = await self._within_timeout(answer)
         except (BadMessage, Unavailable, MemoryError):
             raise
+        except asyncio.CancelledError as error:
+            if asked_to_end():
+                raise
+            raise BadMessage("transform_failed", "CancelledError: a call in it was cancelled") from error
         except Exception as error:
             raise BadMessage("transform_failed", printable(f"{type(error).__name__}: {error}")) from error
         return answer

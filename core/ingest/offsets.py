@@ -66,6 +66,11 @@ class KeptOffsets:
         for partition in partitions:
             self._held.pop(partition, None)
 
+    def leave_all(self) -> None:
+        """The bridge is closed. Who robbed us is history: what is ours next time, the group says."""
+        self._held.clear()
+        self.robbed.clear()
+
     # --- the intake's side ---
 
     async def look(self) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from ..postgres.database import Connection, statement
-from .item import Item
+from .item import Item, inbox_id
 
 REASON = "its key was deleted at the source"
 
@@ -17,10 +17,11 @@ async def follow_keys(connection: Connection, bridge: str, items: Sequence[Item]
     latest: dict[str, UUID | None] = {}
     deleted: list[UUID] = []
     unknown: set[str] = set()
+    """Keys that were deleted before any job of theirs among these."""
     for item in items:
-        key = item.delivery.message.key
-        if key is None:
+        if (given := item.delivery.message.key) is None:
             continue
+        key = inbox_id(given) or ""
         if not item.delivery.message.tombstone:
             if item.job_id is not None:
                 latest[key] = item.job_id
@@ -30,9 +31,9 @@ async def follow_keys(connection: Connection, bridge: str, items: Sequence[Item]
         elif (job_id := latest[key]) is not None:
             deleted.append(job_id)
             latest[key] = None
-    if unknown:
-        rows = await connection.fetch(statement("forget_keys"), bridge, sorted(unknown))
-        deleted += [row["job_id"] for row in rows]
+    if gone := unknown | {key for key, job_id in latest.items() if job_id is None}:
+        rows = await connection.fetch(statement("forget_keys"), bridge, sorted(gone))
+        deleted += [row["job_id"] for row in rows if row["key"] in unknown]
     kept = sorted((key, job_id) for key, job_id in latest.items() if job_id is not None)
     if kept:
         keys, ids = zip(*kept, strict=True)

@@ -14,6 +14,7 @@ import asyncpg
 import structlog
 
 from ..backoff import Backoff
+from ..cancellation import asked_to_end
 from ..errors import Disconnected, HammerworkError, Misconfigured, StateConflict, Unavailable
 from ..event import LogSink
 from ..failpoints import reach
@@ -82,6 +83,7 @@ class LogRelay:
         self._hold = hold.total_seconds()
         self._duty = Duty(database, f"relay.{subscription.name}", hold=hold)
         self._behind_at: datetime | None = None
+        self._registered = False
         self._failing = False
         self._stopping = asyncio.Event()
 
@@ -98,7 +100,6 @@ class LogRelay:
         """Relay until stopped or cancelled."""
         backoff = Backoff(longest=LONGEST_BACKOFF)
         try:
-            await self._patiently(self._register)
             while not self._stopping.is_set():
                 await self._rest(await self._turn(backoff))
         finally:
@@ -106,13 +107,18 @@ class LogRelay:
             await self._duty.leave()
 
     async def _register(self) -> None:
+        """Once: then events are kept for the sink, also while another process relays to it."""
+        if self._registered:
+            return
         types = sorted(self.subscription.types)
         await self._database.fetch("register_sink", self.subscription.name, self._kind, types)
+        self._registered = True
 
     async def _turn(self, backoff: Backoff) -> float:
         """Relay until something is in the way; how long to rest after it."""
         name, batches = self.subscription.name, self.counts.batches
         try:
+            await self._register()
             if not await self._duty.ours():
                 self.status.running()
                 return self._hold / 5
@@ -282,6 +288,10 @@ class LogRelay:
             if not limit.expired():
                 raise
             raise Disconnected(f"no answer within {self._hold * 2 / 3:g} s") from error
+        except asyncio.CancelledError as error:
+            if asked_to_end():
+                raise
+            raise Disconnected("the sink's client cancelled its own call") from error
 
     # --- note ---
 

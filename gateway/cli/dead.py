@@ -113,10 +113,10 @@ def replay(letter_ids: LetterIds, config: Config = None) -> None:
       hammerwork dead list --reason not_json | cut -f1 | xargs hammerwork dead replay
     """
     from ...core import operate
-    from ..parts import replayers
+    from ..parts import Replayers
 
     async def act(session: Session, letter_id: UUID) -> str:
-        known = replayers(session.settings)
+        known = Replayers(session.settings)
         job_id = await operate.replay(session.database, letter_id, known)
         if job_id is not None:
             return str(job_id)

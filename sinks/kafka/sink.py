@@ -161,7 +161,7 @@ class KafkaSink:
     async def _plan(self, events: Sequence[LoggedEvent], outcomes: list[Outcome]) -> list[_Part]:
         """The batches of each partition. What cannot be a record is dead, what has no topic waits; what
         comes behind either in the same partition goes on, for a dead event holds nobody up."""
-        topics: dict[str, Sequence[int] | str] = {}
+        topics = await self._topics_of(events)
         parts: dict[tuple[str, int], _Part] = {}
         for place, event in enumerate(events):
             try:
@@ -171,9 +171,7 @@ class KafkaSink:
             except BadMessage as bad:
                 outcomes[place] = Dead(str(bad))
                 continue
-            if (partitions := topics.get(topic)) is None:
-                partitions = topics[topic] = await self._partitions_of(topic)
-            if isinstance(partitions, str):
+            if isinstance(partitions := topics[topic], str):
                 outcomes[place] = Retry(partitions)
                 continue
             partition = partition_of(key, partitions)
@@ -220,6 +218,18 @@ class KafkaSink:
         builder = self._producer.create_batch()
         builder.append(timestamp=at, key=key, value=value, headers=headers)
         part.batches.append((builder, [place]))
+
+    async def _topics_of(self, events: Sequence[LoggedEvent]) -> dict[str, Sequence[int] | str]:
+        """What is known of each topic of these events. They are looked up together: each that is missing
+        takes its time, and one after another many of them would take that of the whole send."""
+        names = list({self._addressing.topic(event) for event in events})
+        found = await asyncio.gather(*map(self._partitions_of, names), return_exceptions=True)
+        topics = dict[str, Sequence[int] | str]()
+        for name, answer in zip(names, found, strict=True):
+            if isinstance(answer, BaseException):
+                raise answer
+            topics[name] = answer
+        return topics
 
     async def _partitions_of(self, topic: str) -> Sequence[int] | str:
         """The topic's partitions, or why there are none."""

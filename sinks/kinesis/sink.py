@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
@@ -30,6 +31,7 @@ log = structlog.get_logger(__name__)
 
 WAITING = Snooze(timedelta(0))
 LONGEST_KEY = 256
+HASH_KEY = re.compile(r"[0-9]{1,64}")
 NEEDED = "the credentials need kinesis:PutRecords and kinesis:ListShards, and kms:GenerateDataKey for its key"
 NO_STREAM = {
     "ResourceNotFoundException": "create the stream, or check stream, region and account;"
@@ -158,9 +160,7 @@ class KinesisSink:
                 key = self._key(event) if self._key else str(event.job_id or event.id)
                 if len(key) > LONGEST_KEY:
                     raise BadMessage("no_key", f"a partition key has at most {LONGEST_KEY} characters")
-                hash_key = self._hash_key(event) if self._hash_key else None
-                if hash_key is not None and not (hash_key.isdecimal() and int(hash_key) < HASH_KEYS):
-                    raise BadMessage("no_key", "the explicit hash key is no number below 2^128")
+                hash_key = self._chosen_hash_key(event)
                 data = self._format.value(event)
                 if (size := len(key.encode()) + len(data)) > most:
                     raise BadMessage("too_large", f"{size} bytes, more than max_record_bytes allows ({most})")
@@ -168,6 +168,15 @@ class KinesisSink:
             except BadMessage as bad:
                 outcomes[place] = Dead(str(bad))
         return found
+
+    def _chosen_hash_key(self, event: LoggedEvent) -> str | None:
+        """As Kinesis writes it, without leading zeros: it refuses a whole request for one that is not."""
+        if self._hash_key is None:
+            return None
+        text = self._hash_key(event)
+        if HASH_KEY.fullmatch(text) is None or (number := int(text)) >= HASH_KEYS:
+            raise BadMessage("no_key", "the explicit hash key is no number below 2^128")
+        return str(number)
 
     def _single(self, written: Sequence[_Written]) -> list[_Entry]:
         return [_Entry((one.place,), one.key, one.data, self._shard_of(one), one.hash_key) for one in written]

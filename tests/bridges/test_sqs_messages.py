@@ -143,8 +143,9 @@ async def test_a_body_in_s3_is_fetched_and_its_object_deleted_after_the_message(
 async def test_the_object_stays_while_anybody_may_need_it(
     sqs: SqsProducer, bucket: Bucket, aws_proxy: AwsProxy
 ) -> None:
-    """Of a dead letter, of a message that was not deleted, and unless it is asked for."""
-    for key in ("kept", "dead", "undeleted"):
+    """Of a dead letter, also when it comes again, of a message that was not deleted, and unless it is asked
+    for."""
+    for key in ("kept", "dead", "dead again", "undeleted"):
         await bucket.put(key, b"{}")
     await sqs.send(pointer(bucket.name, "kept"))
     async with opened(sqs, payload_buckets=[bucket.name]) as bridge:
@@ -152,10 +153,12 @@ async def test_the_object_stays_while_anybody_may_need_it(
     async with opened(sqs, payload_buckets=[bucket.name], delete_payloads=True) as bridge:
         await sqs.send(pointer(bucket.name, "dead"))
         await bridge.settle([Receipt(d, Fate.DEAD_LETTERED) for d in await pull_all(bridge, 1)])
+        await sqs.send(pointer(bucket.name, "dead again"))
+        await bridge.settle([Receipt(d, Fate.DUPLICATE, job_id=None) for d in await pull_all(bridge, 1)])
         await sqs.send(pointer(bucket.name, "undeleted"))
         aws_proxy.plan("DeleteMessageBatch", failing_entries("ReceiptHandleIsInvalid", 0))
         await bridge.settle(stored(await pull_all(bridge, 1)))
-    assert await bucket.keys() == ["dead", "kept", "undeleted"]
+    assert await bucket.keys() == ["dead", "dead again", "kept", "undeleted"]
 
 
 async def test_an_object_that_cannot_be_deleted_is_left_and_nothing_else_happens(

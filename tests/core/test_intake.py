@@ -29,7 +29,7 @@ class ScriptedBroker:
 
     name = "orders"
 
-    def __init__(self, *pulls: Sequence[str] | Exception) -> None:
+    def __init__(self, *pulls: Sequence[str] | BaseException) -> None:
         self._pulls = deque(pulls)
         self.wanted: Want | None = None
         """The latest pull that may wait."""
@@ -51,7 +51,7 @@ class ScriptedBroker:
             await asyncio.sleep(min(0.01, want.wait.total_seconds()))
             return []
         match self._pulls.popleft():
-            case Exception() as error:
+            case BaseException() as error:
                 raise error
             case ids:
                 self.pulled += ids
@@ -199,6 +199,31 @@ async def test_a_bridge_that_has_worked_is_opened_again_soon_when_its_broker_cal
     async with running(intake_of(database, broker)):
         await has_settled(broker, 2)  # sooner than a bridge that never worked is tried again
     assert (broker.opened, broker.settled) == (2, ["a", "b"])
+
+
+async def test_a_client_that_cancels_its_own_call_ends_the_connection_and_not_the_bridge(
+    database: Database,
+) -> None:
+    broker = ScriptedBroker(asyncio.CancelledError(), ["a"])
+    async with running(intake_of(database, broker)):
+        await has_settled(broker, 1)
+    assert (broker.opened, broker.settled) == (2, ["a"])
+
+
+async def test_a_transform_that_cancels_itself_makes_a_dead_letter(
+    database: Database, connection: asyncpg.Connection
+) -> None:
+    async def transform(_: Message, body: Json) -> Json:
+        if body["id"] == "a":
+            raise asyncio.CancelledError
+        return body
+
+    broker = ScriptedBroker(["a", "b"])
+    async with running(intake_of(database, broker, CallableMapping(transform, FieldMapping("work")))):
+        await has_settled(broker, 2)
+    assert broker.opened == 1
+    assert await stored(connection) == ["b"]
+    assert await connection.fetchval("select reason from hammerwork.dead_letters") == "transform_failed"
 
 
 async def test_only_a_message_in_company_waits_for_more(database: Database) -> None:

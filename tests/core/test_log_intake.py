@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator
 
 import asyncpg
@@ -205,6 +206,29 @@ async def test_who_takes_a_partition_owns_it_although_nothing_has_moved_yet(
     assert await stored(connection) == ["a0"]
 
 
+async def test_a_partition_that_stays_with_its_new_owner_does_not_end_every_connection_after(
+    database: Database, connection: asyncpg.Connection
+) -> None:
+    log = MemoryLog()
+    log.write("a", "a0")
+    log.write("b", "b0")
+    member = LogMember(log, "a", "b")
+
+    async def robs(message: Message, body: Json) -> Json:
+        if message.key == "a":
+            await database.fetch("take_offsets", "log", ["a"])
+            member._assigned = ["b"]  # the group has given `a` to another member for good
+        return body
+
+    async with running(intake_of(database, member, CallableMapping(robs, FieldMapping("work")))):
+        for end in range(1, 4):
+            await until_offset(connection, end, "b")
+            log.write("b", f"b{end}")
+        await until_offset(connection, 4, "b")
+    assert member.opened == 2
+    assert await stored(connection) == ["b0", "b1", "b2", "b3"]
+
+
 async def test_a_batch_whose_commit_is_cut_is_stored_once(
     postgres_service: PostgresService, connection: asyncpg.Connection, dsn: str
 ) -> None:
@@ -301,3 +325,34 @@ async def test_a_key_that_is_written_again_after_its_tombstone_lives(
         await until_offset(connection, 4)
     assert await stored(connection) == []
     assert await connection.fetchval(remembered) == 0
+
+
+async def test_a_key_that_died_with_the_job_after_it_is_forgotten(
+    database: Database, connection: asyncpg.Connection
+) -> None:
+    log = MemoryLog()
+    log.write("a", "a0")
+    async with running(intake_of(database, LogMember(log, "a"), tombstones="cancel")):
+        await until_offset(connection, 1)
+        log.write("a", "a1")
+        log.delete("a", "a")  # one batch: a1 is the latest of its key, and ends
+        await until_offset(connection, 3)
+        assert await connection.fetchval("select count(*) from hammerwork.bridge_keys") == 0
+        log.delete("a", "a")
+        await until_offset(connection, 4)
+    assert await stored(connection) == ["a0"]
+
+
+@pytest.mark.parametrize("key", ["\0\1", "\ud800", random.Random(0).randbytes(3000).hex()])
+async def test_a_key_that_postgres_could_not_hold_is_followed_all_the_same(
+    database: Database, connection: asyncpg.Connection, key: str
+) -> None:
+    log = MemoryLog()
+    log.partitions["a"] += [Message(body=b'{"id": "a0"}', key=key), Message(body=b'{"id": "a1"}', key="k")]
+    async with running(intake_of(database, LogMember(log, "a"), tombstones="cancel")):
+        await until_offset(connection, 2)
+        assert await stored(connection) == ["a0", "a1"]
+        log.delete("a", key)
+        await until_offset(connection, 3)
+    assert await stored(connection) == ["a1"]
+    assert await connection.fetchval("select count(*) from hammerwork.dead_letters") == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -19,6 +20,8 @@ from hammerwork.core.publish.log_relay import LogRelay
 from hammerwork.core.publish.relay import Subscription
 from hammerwork.core.queue import Queue
 
+from ..services.postgres import PostgresService
+from ..services.proxy import FaultProxy
 from .memory_sink import MemorySink
 from .running import both_servers, running, until
 
@@ -340,6 +343,51 @@ async def test_a_send_that_hangs_is_cut_and_the_sink_opened_again(queue: Queue) 
         assert "no answer within 0.4 s" in relay.status.reason or relay.status.state == "running"
         sink.flowing.set()
         await until_seen(sink, 3)
+
+
+async def test_a_sink_whose_client_cancels_its_own_call_is_opened_again(queue: Queue) -> None:
+    class Cancelling(MemorySink):
+        async def send(self, events: Sequence[LoggedEvent], mark: str) -> Sequence[Outcome]:
+            if self.opened == 1:
+                raise asyncio.CancelledError
+            return await super().send(events, mark)
+
+    await register(queue)
+    await live(queue, jobs=3, events_each=1)
+    sink = Cancelling()
+    async with relaying(queue, sink):
+        await until_seen(sink, 3)
+    assert sink.opened == 2
+
+
+async def test_a_relay_that_cannot_register_is_held_and_goes_on_when_it_can(
+    queue: Queue, connection: asyncpg.Connection
+) -> None:
+    await connection.execute("alter table hammerwork.sinks rename to elsewhere")
+    sink = MemorySink()
+    relay = relay_to(queue, sink)
+    async with running(relay) as task:
+
+        async def held() -> bool:
+            return task.done() or "run `hammerwork migrate`" in relay.status.reason
+
+        await until(held)
+        await connection.execute("alter table hammerwork.elsewhere rename to sinks")
+    assert relay.status.state == "stopped"
+
+
+async def test_a_stop_while_postgres_is_away_is_no_fault(postgres_service: PostgresService, dsn: str) -> None:
+    async with FaultProxy(*postgres_service.address) as proxy:
+        url = postgres_service.dsn(dsn.rpartition("/")[2].partition("?")[0], port=proxy.port)
+        async with Queue(url) as fragile:
+            relay = relay_to(fragile, MemorySink())
+            proxy.refuse()
+            async with running(relay):
+
+                async def held() -> bool:
+                    return relay.status.state == "holding"
+
+                await until(held)
 
 
 async def test_a_wrong_setting_holds_the_sink_with_its_hint(queue: Queue) -> None:

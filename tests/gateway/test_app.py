@@ -34,7 +34,7 @@ from hammerwork.core.job import Job, JobState, Priority
 from hammerwork.core.queue import Queue
 from hammerwork.gateway.app import Gateway
 from hammerwork.gateway.check import check
-from hammerwork.gateway.parts import replayers
+from hammerwork.gateway.parts import Replayers
 from hammerwork.gateway.settings import Settings, load
 from hammerwork.gateway.telemetry import configure_logging
 
@@ -265,11 +265,14 @@ async def test_a_dead_letter_is_replayed_through_its_bridge_even_a_disabled_one(
             assert response.status == 422
         (letter,) = await operate.dead_letters(gateway.database)
     mended = {"BRIDGES__SHOP__MAP__PRIORITY": "'high'", "BRIDGES__SHOP__ENABLED": "false"}
+    mended |= {"BRIDGES__OTHER__TYPE": "http", "BRIDGES__OTHER__MAP__PRIORITY": "nonsense"}
     async with Queue(dsn) as queue:
-        by_bridge = replayers(settings_for(dsn, **bridge | mended))
+        by_bridge = Replayers(settings_for(dsn, **bridge | mended))
         job_id = await operate.replay(queue.database, letter.id, by_bridge)
         assert job_id is not None
         assert (await queue.get(job_id)).priority is Priority.HIGH
+        with pytest.raises(Misconfigured, match=r"bridges\.other: the expression for priority"):
+            by_bridge["other"]
 
 
 async def test_the_api_stands_beside_the_bridges_and_asks_for_the_token(

@@ -230,6 +230,17 @@ async def test_an_unknown_topic_is_said_and_other_topics_go_on(kafka: KafkaServi
     assert f"the topic '{topic}.nowhere' cannot be used" in outcomes[1].reason
 
 
+async def test_many_unknown_topics_do_not_take_the_time_of_those_that_are_there(
+    kafka: KafkaService, topic: str
+) -> None:
+    prefix, _, queue = topic.rpartition(".")
+    sent = [event(queue=queue), *(event(queue=f"{queue}-{number}") for number in range(12))]
+    async with opened(kafka, f"{prefix}.{{queue}}") as sink, asyncio.timeout(15):
+        done, *others = await sink.send(sent, "mark")
+    assert done == Done()
+    assert all(isinstance(outcome, Retry) for outcome in others)
+
+
 async def test_a_key_that_is_no_text_is_a_dead_event(kafka: KafkaService, topic: str) -> None:
     async with opened(kafka, topic, key="data.customer") as sink:
         outcomes = await sink.send(

@@ -144,6 +144,19 @@ async def test_what_is_too_large_or_without_a_key_dies_and_its_neighbours_live(
     assert len(await read_stream(aws_service, stream)) == 2
 
 
+async def test_a_hash_key_is_put_as_kinesis_writes_it_or_its_event_dies(
+    aws_service: AwsService, stream: str
+) -> None:
+    """One record that Kinesis cannot read would have it refuse the request, again and again."""
+    given = ["007", "9" * 5000, "\u0661\u0662", str(2**128), "-1", str(2**127)]
+    sent = [event(data={"hash": hash_key}) for hash_key in given]
+    async with opened(aws_service, stream, explicit_hash_key="data.hash") as sink:
+        entries = sink._single(sink._written(sent, [Done()] * len(sent)))
+        outcomes = await sink.send(sent, "mark")
+    assert [entry.hash_key for entry in entries] == ["7", str(2**127)]
+    assert [type(outcome) for outcome in outcomes] == [Done, Dead, Dead, Dead, Dead, Done]
+
+
 async def test_a_stream_that_is_split_is_looked_at_anew(aws_service: AwsService, stream: str) -> None:
     async with (
         FaultyKinesis(aws_service.endpoint).running() as proxy,

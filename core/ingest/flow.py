@@ -150,7 +150,9 @@ class Circuit:
             self._bad -= old_bad
         if self._total < limits.dead_letter_least or self._bad < self._total * limits.dead_letter_share:
             return None
-        reason = f"{self._bad} of the last {self._total} messages became dead letters"
+        return f"{self._bad} of the last {self._total} messages became dead letters"
+
+    def forget(self) -> None:
+        """The bridge is paused: when it goes on, it is counted anew."""
         self._batches.clear()
         self._total = self._bad = 0
-        return reason

@@ -328,6 +328,7 @@ class Intake:
             hint=f"look at `hammerwork dead list`, then `hammerwork bridge resume {self.bridge.name}`",
         )  # fmt: skip
         await self._database.fetch("pause_bridge", self.bridge.name, reason)
+        self._circuit.forget()
         self._flow.look_anew()
 
     # --- is it stuck? ---
@@ -356,7 +357,8 @@ class Intake:
             await asyncio.sleep(min(LAG_EVERY, patience / 4))
             lag = self.counts.lag = await self._lag()
             now = time.monotonic()
-            if not lag or self.status.state != "running" or self.status.progress_at != progress:
+            moved = self.status.progress_at != progress
+            if not lag or moved or self.status.state != "running" or not self._flow.most(1):
                 quiet_since, progress = now, self.status.progress_at
             elif now - quiet_since >= patience:
                 self.counts.stalls += 1

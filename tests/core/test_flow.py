@@ -206,6 +206,15 @@ async def test_a_rate_is_kept(database: Database) -> None:
         assert loop.time() - started >= (50 - 20) / 20 - 0.1
 
 
+async def test_a_bridge_that_waits_for_its_rate_is_not_taken_for_stuck(database: Database) -> None:
+    tap = Tap()
+    tap.push(b"1", b"2")
+    intake = intake_of(database, tap, rate=1, stall_after=timedelta(seconds=0.2))
+    async with running(intake):
+        await until_settled(tap, 2)
+    assert (tap.opened, intake.counts.stalls) == (1, 0)
+
+
 def test_an_allowance_fills_with_time_and_holds_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     monkeypatch.setattr(CLOCK, lambda: now)
@@ -229,6 +238,9 @@ def test_a_circuit_forgets_what_is_long_ago(monkeypatch: pytest.MonkeyPatch) -> 
     now += 61
     assert circuit.count(9, 9) is None
     assert circuit.count(1, 0) == "9 of the last 10 messages became dead letters"
+    # Whoever could not pause the bridge is told again.
+    assert circuit.count(1, 0) == "9 of the last 11 messages became dead letters"
+    circuit.forget()
     assert circuit.count(9, 9) is None
 
 

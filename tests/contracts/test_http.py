@@ -67,7 +67,10 @@ class Senders(BridgeHarness):
     async def _taken(self, turn: int, body: bytes, headers: dict[str, str]) -> bool:
         places = [*(f"{self.served}/{n}" for n in range(len(self.bridges))), self.gateway]
         if self.session is None:
-            self.session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
+            # A request whose session is closed beneath it may never end: senders have a time-out.
+            self.session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=5)
+            )
         try:
             place = places[turn % len(places)]
             async with self.session.post(place, data=body, headers=headers) as answer:

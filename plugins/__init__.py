@@ -2,6 +2,10 @@
 
 from pydantic import SecretStr as SecretStr
 
+from ..clients.identity import HeaderIdentity as HeaderIdentity
+from ..clients.identity import JsonIdentity as JsonIdentity
+from ..clients.identity import text_identity as text_identity
+from ..clients.options import TlsOptions as TlsOptions
 from ..core.errors import BadMessage as BadMessage
 from ..core.errors import Disconnected as Disconnected
 from ..core.errors import HammerworkError as HammerworkError
@@ -18,6 +22,7 @@ from ..core.event import Sink as Sink
 from ..core.event import SinkCapabilities as SinkCapabilities
 from ..core.execute.handlers import Handlers as Handlers
 from ..core.execute.running import RunningJob as RunningJob
+from ..core.ingest.decode import Decoder as Decoder
 from ..core.ingest.draft import Draft as Draft
 from ..core.job import Cancel as Cancel
 from ..core.job import Dead as Dead

@@ -13,11 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
-from ..core.errors import BadMessage
-from ..core.ingest.decode import Decoder
-from ..core.ingest.draft import Draft
-from ..core.job import Json
-from ..core.message import Message
+from . import BadMessage, Decoder, Draft, Json, Message
 
 JSON = "application/json"
 LONGEST = timedelta(days=3653).total_seconds()

@@ -9,8 +9,7 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import SecretStr
 
-from ..clients.options import TlsOptions
-from . import Misconfigured
+from . import Misconfigured, TlsOptions
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict
+
+from ..clients import options
 
 
-class Options(BaseModel):
+class Options(options.Options):
     """What a plugin can be told, a field each; what follows a field as a docstring explains it.
 
     Unknown keys are refused, nothing changes after validation, and no error quotes what was given. A field of
     the type SecretStr is masked everywhere, and may be given as `<field>_file`.
     """
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, hide_input_in_errors=True, use_attribute_docstrings=True
-    )
+    model_config = ConfigDict(use_attribute_docstrings=True)

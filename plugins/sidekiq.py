@@ -10,10 +10,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 
-from ..core.errors import BadMessage
-from ..core.ingest.draft import Draft
-from ..core.job import Json
-from ..core.message import Message
+from . import BadMessage, Draft, Json, Message
 
 WRAPPERS = frozenset({"ActiveJob::QueueAdapters::SidekiqAdapter::JobWrapper", "Sidekiq::ActiveJob::Wrapper"})
 KEYWORDS = "_aj_ruby2_keywords"

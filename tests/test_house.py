@@ -206,3 +206,16 @@ def test_every_link_between_files_leads_somewhere() -> None:
         if not (path.parent / link).exists()
     ]
     assert dead == []
+
+
+@pytest.mark.parametrize(
+    "plugin", ["redis", "nats", "mqtt", "celery.py", "sidekiq.py", "connection.py", "content.py"]
+)
+def test_a_first_party_plugin_stands_on_the_public_contract_alone(plugin: str) -> None:
+    """What it imports of the house is `hammerwork.plugins` and its own files, as anybody's plugin could."""
+    place = ROOT / "plugins" / plugin
+    for file in [place] if place.is_file() else sorted(place.glob("*.py")):
+        deep = len(file.relative_to(ROOT / "plugins").parts)
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom):
+                assert node.level <= deep, f"{file.name}:{node.lineno} reaches past hammerwork.plugins"

@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING, assert_never
 
 import structlog
 
-from ...clients.identity import JsonIdentity, text_identity
 from .. import (
     BridgeCapabilities,
     Delivery,
     Disconnected,
     Guarantee,
     Json,
+    JsonIdentity,
     Message,
     MissingExtra,
     Receipt,
     Want,
+    text_identity,
 )
 from ..connection import Address, address_of
 from ..content import readable

@@ -16,8 +16,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from ...clients.options import TlsOptions
-from .. import Disconnected, Misconfigured
+from .. import Disconnected, Misconfigured, TlsOptions
 from ..connection import TLS_HINT, Address, distrusted
 
 STEP = 10.0

@@ -7,8 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, SecretStr
 
-from ...clients.identity import JsonIdentity
-from ...clients.options import TlsOptions
+from .. import JsonIdentity, TlsOptions
 from ..options import Options
 
 

@@ -14,18 +14,19 @@ from typing import TYPE_CHECKING, Any, assert_never
 
 import structlog
 
-from ...clients.identity import JsonIdentity, text_identity
 from .. import (
     BridgeCapabilities,
     Delivery,
     Disconnected,
     Guarantee,
     Json,
+    JsonIdentity,
     Message,
     Misconfigured,
     MissingExtra,
     Receipt,
     Want,
+    text_identity,
 )
 from ..connection import Address, address_of
 from ..content import readable

@@ -7,8 +7,7 @@ from typing import Literal
 
 from pydantic import Field, SecretStr
 
-from ...clients.identity import JsonIdentity
-from ...clients.options import TlsOptions
+from .. import JsonIdentity, TlsOptions
 from ..options import Options
 
 

@@ -9,7 +9,7 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, assert_never
 
-from ...clients.identity import HeaderIdentity, JsonIdentity, json_pointer, text_identity
+from ...clients.identity import HeaderIdentity, JsonIdentity, text_identity
 from ...core.job import Json
 from ...core.message import Message
 
@@ -85,8 +85,8 @@ def _identity(identity: Identity, headers: Mapping[str, Json], body: bytes | Non
             return None
         case HeaderIdentity(header=name):
             return text_identity(headers.get(name))
-        case JsonIdentity(pointer=pointer):
-            return None if body is None else text_identity(json_pointer(body, pointer))
+        case JsonIdentity() as pointed:
+            return None if body is None else pointed.of(body)
         case other:
             assert_never(other)
 

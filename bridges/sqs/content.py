@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, assert_never
 
-from ...clients.identity import JsonIdentity, json_pointer, text_identity
+from ...clients.identity import JsonIdentity, text_identity
 from ...core.errors import BadMessage
 from ...core.job import Json
 from ...core.message import Message
@@ -121,8 +121,8 @@ class Reader:
                 return opened.inner.id or own
             case AttributeIdentity(attribute=name):
                 return text_identity(opened.headers.get(name)) or own
-            case JsonIdentity(pointer=pointer):
-                return text_identity(json_pointer(body, pointer)) or own
+            case JsonIdentity() as pointed:
+                return pointed.of(body) or own
             case other:
                 assert_never(other)
 

@@ -78,8 +78,7 @@ class KeptOffsets:
         rows = await self._database.fetch("list_offsets", self._bridge)
         fences = {row["partition"]: row["fence"] for row in rows}
         for partition in [name for name, held in self._held.items() if fences.get(name) != held.fence]:
-            del self._held[partition]
-            self.robbed.add(partition)
+            self._rob(partition)
 
     def fenced(self, deliveries: Iterable[Delivery]) -> tuple[list[Delivery], list[int]]:
         """Those that are ours to store, and the fence under which each is: without what was stored before,

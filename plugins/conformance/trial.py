@@ -146,10 +146,13 @@ class BridgeTrial:
     async def all_stored(self, numbers: Sequence[int]) -> None:
         """Wait until each of these messages is a job. Fails the test when one is not, or is one too often."""
 
-        async def complete() -> bool:
-            return set(numbers) <= {job["n"] for job in await self.jobs()}
+        missing = set(numbers)
 
-        await self.until(complete, f"{len(numbers)} messages are jobs")
+        async def complete() -> bool:
+            missing.difference_update(job["n"] for job in await self.jobs())
+            return not missing
+
+        await self.until(complete, lambda: f"{len(numbers)} messages are jobs: {sorted(missing)} are not")
         counts = Counter(job["n"] for job in await self.jobs())
         assert set(counts) == set(numbers), "jobs of messages that were never sent"
         if self.capabilities.stable_ids or self.capabilities.kind == "log":
@@ -177,7 +180,7 @@ class BridgeTrial:
 
         await self.until(reached, f"the broker still has all of {count} messages")
 
-    async def until(self, condition: Condition, what: str) -> None:
+    async def until(self, condition: Condition, what: str | Callable[[], str]) -> None:
         """Poll until the condition holds; fails the test when the harness's patience is over."""
         await until(condition, self.harness.patience, what)
 
@@ -219,12 +222,13 @@ class BridgeTrial:
 Condition = Callable[[], Awaitable[bool]]
 
 
-async def until(condition: Condition, patience: float, what: str) -> None:
-    """Poll until the condition holds; fails the test after `patience` seconds."""
+async def until(condition: Condition, patience: float, what: str | Callable[[], str]) -> None:
+    """Poll until the condition holds; fails the test after `patience` seconds, and says what did not come."""
     deadline = time.monotonic() + patience
     while not await condition():
         if time.monotonic() > deadline:
-            pytest.fail(f"not within {patience:g} s: {what}")
+            awaited = what if isinstance(what, str) else what()
+            pytest.fail(f"not within {patience:g} s: {awaited}")
         await asyncio.sleep(0.02)
 
 

@@ -52,7 +52,7 @@ class SessionHarness(BridgeHarness):
         return count
 
     async def restart(self) -> None:
-        await asyncio.to_thread(self.service.restart)
+        await asyncio.to_thread(self.service.restart, immediate=False)
 
     async def cut(self) -> None:
         self.proxy.cut()

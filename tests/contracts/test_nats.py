@@ -32,8 +32,7 @@ def url_at(port: int) -> str:
 
 
 async def restarted(service: BrokerService, stream: NatsStream) -> None:
-    await asyncio.to_thread(service.stop, immediate=False)
-    await asyncio.to_thread(service.start)
+    await asyncio.to_thread(service.restart, immediate=False)
 
     async def back() -> bool:
         return stream.client.is_connected

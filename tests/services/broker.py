@@ -88,9 +88,9 @@ class BrokerService:
         """End the server as kill -9 does (`immediate`), else in good order. Data on disk stays."""
         self._administered().stop(immediate=immediate)
 
-    def restart(self) -> None:
-        """Kill the server and start it again on its data."""
-        self.stop()
+    def restart(self, *, immediate: bool = True) -> None:
+        """Kill the server, or end it in good order, and start it again on its data."""
+        self.stop(immediate=immediate)
         self.start()
 
     def close(self) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
@@ -164,6 +165,12 @@ class Catalog(Generic[Made]):
                 hint="docs/writing-a-plugin.md shows one",
             )
         return Kind(name, options, found)
+
+    def usable(self) -> Iterator[Kind[Made]]:
+        """Every type that can be used here: not those whose extra is missing. Raises Misconfigured."""
+        for name in self.names():
+            with suppress(MissingExtra):
+                yield self.find(name)
 
     def _import(self, name: str, built_in: BuiltIn) -> Kind[Made]:
         try:

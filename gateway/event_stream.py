@@ -16,7 +16,7 @@ from ..core.expression import Condition
 from ..core.publish.log_relay import LogRelay
 from ..core.publish.relay import FILTER_VARIABLES, Subscription
 from ..core.queue import Queue
-from .settings import DEFAULT_EVENTS
+from .settings.sinks import DEFAULT_EVENTS
 
 Options = TypeVar("Options", bound=BaseModel)
 STOP_WITHIN = 5.0

@@ -15,8 +15,9 @@ from ..core.postgres.database import Database
 from ..core.queue import Queue
 from .api.server import ApiContext, api_routes, middlewares
 from .health import Component, Health
-from .origins import variable_for
-from .settings import HttpSettings, Settings
+from .settings import Settings
+from .settings.process import HttpSettings
+from .settings.variables import variable_for
 from .telemetry import QueueSurvey
 
 if TYPE_CHECKING:

@@ -61,7 +61,7 @@ from ..core.publish.log_relay import LogRelay
 from ..core.publish.relay import Relay
 from ..core.queue import Queue, QueueStats
 from ..core.status import Status
-from .fitting import MASK, SECRET_NAME
+from .settings.masking import MASK, SECRET_NAME
 
 STATS_EVERY = 5.0
 """Seconds for which one reading of the queues serves every scrape."""

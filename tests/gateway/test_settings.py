@@ -14,8 +14,8 @@ from hammerwork.clients.identity import HeaderIdentity
 from hammerwork.core.errors import Misconfigured
 from hammerwork.core.event import EventType
 from hammerwork.gateway import catalog
-from hammerwork.gateway.origins import SHORT_FORMS
 from hammerwork.gateway.settings import Settings, load
+from hammerwork.gateway.settings.variables import SHORT_FORMS
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 RABBIT = {"HAMMERWORK_RABBITMQ_URL": "amqp://u:pw@broker/", "HAMMERWORK_RABBITMQ_QUEUE": "orders"}

@@ -12,9 +12,10 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from ...core.errors import Misconfigured
+from ..spans import span_of
 from .faults import fault_lines
 from .shape import Shape, keys_of, shape_of
-from .spelling import json_table, read_duration, read_list
+from .spelling import json_table, read_list
 from .tree import Origin, Tree
 from .variables import SHORT_FORMS, Place, variable_for
 
@@ -98,7 +99,7 @@ class Fitter:
 
     def _text(self, shape: Shape, value: str, place: Place) -> object:
         if timedelta in shape.leaves:
-            return read_duration(value)
+            return value if (span := span_of(value)) is None else span
         if self._tree.origin(place).kind != "variable":
             return value
         if (shape.models or shape.value is not None) and (table := json_table(value)) is not None:

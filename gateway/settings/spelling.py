@@ -3,28 +3,14 @@
 from __future__ import annotations
 
 import json
-import re
 from datetime import timedelta
 from enum import Enum
 from typing import Any
 
 from pydantic import BaseModel, ByteSize, SecretStr
 
+from ..spans import span_text
 from .masking import MASK, SECRET_NAME, without_password
-
-DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)")
-SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
-
-
-def read_duration(text: str) -> object:
-    """The span that `1h30m`, `250ms` or `30` (seconds) says, or the text itself for pydantic to judge."""
-    plain = text.strip().lower()
-    if re.fullmatch(r"\d+(\.\d+)?", plain):
-        return timedelta(seconds=float(plain))
-    parts = DURATION.findall(plain)
-    if not parts or "".join(number + unit for number, unit in parts) != plain:
-        return text
-    return timedelta(seconds=sum(float(number) * SECONDS[unit] for number, unit in parts))
 
 
 def read_list(text: str) -> object:
@@ -123,16 +109,6 @@ def as_json(value: object) -> Any:
             return value
         case _:
             return as_variable(value)
-
-
-def span_text(span: timedelta) -> str:
-    """The span in its largest whole unit, as a setting may give it."""
-    seconds = span.total_seconds()
-    for unit in ("w", "d", "h", "m", "s", "ms"):
-        count = seconds / SECONDS[unit]
-        if count >= 1 and abs(count - round(count)) < 1e-9:
-            return f"{round(count)}{unit}"
-    return f"{seconds:.6f}".rstrip("0").rstrip(".") + "s"
 
 
 def size_text(size: int) -> str:

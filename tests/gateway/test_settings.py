@@ -311,6 +311,11 @@ def test_a_key_like_no_other_is_refused_with_what_is_known(toml: Path) -> None:
             "worker.lease is 'soon': must be a duration such as 250ms, 30s, 5m, 2h or 7d",
         ),
         (
+            "WORKER__LEASE",
+            "99999999999999d",
+            "worker.lease is '99999999999999d': must be a duration such as 250ms, 30s, 5m, 2h or 7d",
+        ),
+        (
             "WORKER__HANDLERS",
             "my app",
             "worker.handlers is 'my app': must be package.module:name, or the name that a plugin gives it",

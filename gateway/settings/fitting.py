@@ -29,15 +29,10 @@ class Fitter:
         self._tree = tree
 
     def model(self, model: type[M], table: object, place: Place) -> M | None:
-        """The table as a model, or None when it has faults (which are noted)."""
+        """The table as a model. Faults are noted in the tree, and then what comes back does not count."""
         if (checked := self.table(table, place)) is None:
             return None
-        before = len(self._tree.faults)
-        fitted = self.fit(keys_of(model), checked, place)
-        if len(self._tree.faults) > before:
-            self.validated(model, fitted, place)
-            return None
-        return self.validated(model, fitted, place)
+        return self.validated(model, self.fit(keys_of(model), checked, place), place)
 
     def table(self, value: object, place: Place) -> dict[str, object] | None:
         """The value when it is a table, or a variable's JSON object; else a fault."""

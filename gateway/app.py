@@ -25,9 +25,10 @@ from ..core.upkeep import Retention, Upkeep
 from .embedded import dsn_of
 from .health import Health
 from .http import build_http, listen, refuse_open_doors
+from .logs import configure_logging
+from .metrics import GatewayCollector, QueueSurvey, new_registry
 from .parts import Outlet, build_parts
 from .settings import Settings
-from .telemetry import GatewayCollector, QueueSurvey, configure_logging, new_registry
 
 log = structlog.get_logger(__name__)
 

@@ -15,10 +15,10 @@ from ..core.postgres.database import Database
 from ..core.queue import Queue
 from .api.server import ApiContext, api_routes, middlewares
 from .health import Component, Health
+from .metrics import QueueSurvey
 from .settings import Settings
 from .settings.process import HttpSettings
 from .settings.variables import variable_for
-from .telemetry import QueueSurvey
 
 if TYPE_CHECKING:
     from .parts import Ingest, Parts

@@ -20,10 +20,10 @@ from ...core.postgres import schema
 from ...core.postgres.database import Database
 from ...core.queue import Queue
 from ..lifeline import Lifeline
+from ..logs import configure_logging
 from ..settings import Settings
 from ..settings.process import WorkerSettings
 from ..supervisor import Supervisor
-from ..telemetry import configure_logging
 from .session import opened
 from .target import load_target
 

@@ -21,7 +21,7 @@ from hammerwork.core.job import Job, Json
 from hammerwork.core.publish.deliver import DeliveryPolicy, delivery_handlers
 from hammerwork.core.publish.delivery_log import DeliveryLog
 from hammerwork.core.queue import Queue
-from hammerwork.gateway.telemetry import configure_logging
+from hammerwork.gateway.logs import configure_logging
 from hammerwork.sinks.webhook import WebhookOptions, WebhookSink
 
 from ..arena import Arena

@@ -1,1 +1,1 @@
-"""What bridges, sinks and plugins have in common beneath them: options, logins, clients, schemas."""
+"""What bridges, sinks and plugins have in common beneath them: options, signatures, logins, schemas."""

@@ -1,1 +1,1 @@
-"""The running process: settings, composition, HTTP API, command line, telemetry, embedded servers."""
+"""The running process: settings, composition, HTTP API, command line, logs, metrics, embedded servers."""

@@ -22,12 +22,13 @@ from ..core.publish.deliver import delivery_handlers
 from ..core.publish.delivery_log import DeliveryLog
 from ..core.queue import Queue
 from ..core.upkeep import Retention, Upkeep
-from .embedded import EmbeddedPostgres
+from .embedded import dsn_of
 from .health import Health
 from .http import build_http, listen, refuse_open_doors
+from .logs import configure_logging
+from .metrics import GatewayCollector, QueueSurvey, new_registry
 from .parts import Outlet, build_parts
 from .settings import Settings
-from .telemetry import GatewayCollector, QueueSurvey, configure_logging, new_registry
 
 log = structlog.get_logger(__name__)
 
@@ -275,10 +276,7 @@ async def serve(settings: Settings) -> None:
     """Run a gateway until SIGTERM or SIGINT, on the embedded Postgres if no database is configured. A
     second signal hurries. Raises what `Gateway` raises."""
     async with AsyncExitStack() as stack:
-        dsn = None
-        if settings.database.url is None:
-            embedded = EmbeddedPostgres(settings.database.embedded_dir)
-            dsn = (await stack.enter_async_context(embedded)).dsn
+        dsn = await stack.enter_async_context(dsn_of(settings.database))
         gateway = Gateway(settings, dsn=dsn)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from ..core.errors import Misconfigured, MissingExtra
 from ..core.event import AnySink, SinkCapabilities
@@ -164,6 +165,22 @@ class Catalog(Generic[Made]):
                 hint="docs/writing-a-plugin.md shows one",
             )
         return Kind(name, options, found)
+
+    def usable(self) -> Iterator[Kind[Made]]:
+        """Every type that can be used here: not those whose extra is missing. Raises Misconfigured."""
+        for name in self.names():
+            with suppress(MissingExtra):
+                yield self.find(name)
+
+    def make(self, kind: str, name: str, options: Mapping[str, Any]) -> Made:
+        """A bridge or sink of options that are given in code. Raises Misconfigured, and MissingExtra."""
+        found = self.find(kind)
+        try:
+            read = found.options.model_validate(options)
+        except ValidationError as error:
+            faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+            raise Misconfigured(f"the {kind} {self._what} {name!r} cannot be: {faults}") from error
+        return found.build(name, read)
 
     def _import(self, name: str, built_in: BuiltIn) -> Kind[Made]:
         try:

@@ -18,7 +18,7 @@ from ..core.message import EXACTLY_ONCE, Bridge, Guarantee
 from ..core.postgres import schema
 from ..core.postgres.database import Database, mapped_errors
 from ..core.postgres.notifier import SELF_TEST_WITHIN, Notifier
-from .embedded import EmbeddedPostgres
+from .embedded import dsn_of
 from .http import refuse_open_doors
 from .parts import build_parts
 from .settings import Settings
@@ -82,10 +82,7 @@ async def check(settings: Settings) -> Report:
     parts = build_parts(settings)
     refuse_open_doors(settings, parts.ingests.values())
     async with AsyncExitStack() as stack:
-        dsn = settings.database.url.get_secret_value() if settings.database.url is not None else None
-        if dsn is None:
-            embedded = EmbeddedPostgres(settings.database.embedded_dir)
-            dsn = (await stack.enter_async_context(embedded)).dsn
+        dsn = await stack.enter_async_context(dsn_of(settings.database))
         database = Database(
             dsn, size=2, application_name="hammerwork-check",
             prepared_statements=settings.database.prepared_statements,

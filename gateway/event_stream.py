@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import Any, Self, TypeVar
-
-from pydantic import BaseModel, ValidationError
+from typing import Any, Self
 
 from ..core.errors import Misconfigured
 from ..core.event import Event, EventType, LoggedEvent, LogSink
@@ -16,9 +14,9 @@ from ..core.expression import Condition
 from ..core.publish.log_relay import LogRelay
 from ..core.publish.relay import FILTER_VARIABLES, Subscription
 from ..core.queue import Queue
-from .settings import DEFAULT_EVENTS
+from . import catalog
+from .settings.sinks import DEFAULT_EVENTS
 
-Options = TypeVar("Options", bound=BaseModel)
 STOP_WITHIN = 5.0
 """Seconds for the batches in hand to be sent and noted; what is not is sent again at the next start."""
 
@@ -50,22 +48,20 @@ class EventStream:
 
     def to_kafka(self, topic: str, *, bootstrap: str, name: str = "kafka", **options: Any) -> Self:
         """Send to a topic; `options` are those of `[sinks.NAME]` with type kafka."""
-        from ..sinks.kafka import KafkaSink, KafkaSinkOptions
-
-        given = {"topic": topic, "bootstrap": bootstrap, **options}
-        return self._to("kafka", KafkaSink(name, _read(KafkaSinkOptions, name, given)))
+        return self._made("kafka", name, {"topic": topic, "bootstrap": bootstrap, **options})
 
     def to_kinesis(self, stream: str, *, name: str = "kinesis", **options: Any) -> Self:
         """Send to a data stream; `options` are those of `[sinks.NAME]` with type kinesis."""
-        from ..sinks.kinesis import KinesisOptions, KinesisSink
-
-        return self._to(
-            "kinesis", KinesisSink(name, _read(KinesisOptions, name, {"stream": stream, **options}))
-        )
+        return self._made("kinesis", name, {"stream": stream, **options})
 
     def to_sink(self, sink: LogSink) -> Self:
         """Send to any log sink, one of your own for instance."""
         return self._to(type(sink).__name__, sink)
+
+    def _made(self, kind: str, name: str, options: Mapping[str, Any]) -> Self:
+        sink = catalog.sinks.make(kind, name, options)
+        assert isinstance(sink, LogSink)
+        return self._to(kind, sink)
 
     def _to(self, kind: str, sink: LogSink) -> Self:
         if sink.name in {known.name for _, known in self.sinks}:
@@ -129,11 +125,3 @@ class EventStream:
             source=self.source,
             from_log=True,
         )
-
-
-def _read(model: type[Options], name: str, given: dict[str, Any]) -> Options:
-    try:
-        return model.model_validate(given)
-    except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise Misconfigured(f"the sink {name!r} cannot be: {faults}") from error

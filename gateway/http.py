@@ -15,9 +15,10 @@ from ..core.postgres.database import Database
 from ..core.queue import Queue
 from .api.server import ApiContext, api_routes, middlewares
 from .health import Component, Health
-from .origins import variable_for
-from .settings import HttpSettings, Settings
-from .telemetry import QueueSurvey
+from .metrics import QueueSurvey
+from .settings import Settings
+from .settings.process import HttpSettings
+from .settings.variables import variable_for
 
 if TYPE_CHECKING:
     from .parts import Ingest, Parts

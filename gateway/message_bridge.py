@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
-
-from pydantic import ValidationError
 
 from ..core.errors import Misconfigured
 from ..core.ingest.decode import Decoder
@@ -39,31 +37,23 @@ class MessageBridge:
 
     def from_rabbitmq(self, url: str, *, queue: str, name: str = "rabbitmq", **options: Any) -> Self:
         """Read a RabbitMQ queue; `options` are those of `[bridges.NAME]` with type rabbitmq."""
-        return self._from("rabbitmq", name, {"url": url, "queue": queue, **options})
+        return self.from_bridge(bridges.make("rabbitmq", name, {"url": url, "queue": queue, **options}))
 
     def from_kafka(
         self, bootstrap: str | Sequence[str], *topics: str, name: str = "kafka", **options: Any
     ) -> Self:
         """Read topics of Kafka, or those of a `pattern`; `options` are those of `[bridges.NAME]` with type
         kafka."""
-        return self._from("kafka", name, {"bootstrap": bootstrap, "topics": topics, **options})
+        given = {"bootstrap": bootstrap, "topics": topics, **options}
+        return self.from_bridge(bridges.make("kafka", name, given))
 
     def from_sqs(self, queue: str, *, name: str = "sqs", **options: Any) -> Self:
         """Read an SQS queue, given by URL or name; `options` are those of `[bridges.NAME]` with type sqs."""
-        return self._from("sqs", name, {"queue": queue, **options})
+        return self.from_bridge(bridges.make("sqs", name, {"queue": queue, **options}))
 
     def from_bridge(self, bridge: Bridge) -> Self:
         """Read any bridge, one of your own for instance."""
         return replace(self, source=bridge)
-
-    def _from(self, kind: str, name: str, options: Mapping[str, Any]) -> Self:
-        found = bridges.find(kind)
-        try:
-            read = found.options.model_validate(options)
-        except ValidationError as error:
-            faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-            raise Misconfigured(f"the {kind} bridge {name!r} cannot be: {faults}") from error
-        return replace(self, source=found.build(name, read))
 
     def to_queue(
         self,

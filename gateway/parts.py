@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TypeVar
 
+from ..clients.schemas.reading import FileReader, RegistryReader
 from ..core.errors import Misconfigured, NotFound
 from ..core.event import AnySink, LogSink, Sink
 from ..core.execute.handlers import Handlers
 from ..core.expression import Condition
-from ..core.ingest.decode import Decoder
+from ..core.ingest.decode import Decoder, Format, SchemaReader
 from ..core.ingest.flow import FlowLimits
 from ..core.ingest.intake import Intake, IntakeLimits
 from ..core.ingest.mapping import CallableMapping, Expressions, FieldMapping, Mapper, as_transform
@@ -27,8 +28,10 @@ from ..core.publish.log_relay import LogRelay
 from ..core.publish.relay import FILTER_VARIABLES, Relay, Subscription
 from ..core.retry import Schedule
 from . import catalog
-from .decoding import decoder_of
-from .settings import BridgeSettings, Settings, SinkSettings, WorkerSettings
+from .settings import Settings
+from .settings.bridges import BridgeSettings, DecodeSettings
+from .settings.process import WorkerSettings
+from .settings.sinks import SinkSettings
 
 ONE_BY_ONE = {"retry", "disable_after", "concurrency"}
 """Settings of sinks that take events one by one."""
@@ -191,7 +194,7 @@ def _ingest(name: str, settings: BridgeSettings) -> Ingest:
         name=name,
         kind=settings.type,
         bridge=catalog.bridges.find(settings.type).build(name, settings.options),
-        decoder=decoder_of(settings.decode),
+        decoder=_decoder(settings.decode),
         mapper=_mapper(name, settings),
         limits=IntakeLimits(
             count=batch.count,
@@ -207,6 +210,28 @@ def _ingest(name: str, settings: BridgeSettings) -> Ingest:
         flow=FlowLimits(**dict(settings.limits)),
         feeds=tuple(filter(None, [settings.fixed_queue(name)])),
         required=settings.required,
+    )
+
+
+def _decoder(settings: DecodeSettings) -> Decoder:
+    schemas: SchemaReader | None = None
+    format: Format = "json"
+    match settings.format:
+        case "json" | "avro" as written if settings.schema_file is not None:
+            schemas = FileReader(settings.schema_file, written)
+        case "json" | "text" | "bytes" as unwritten:
+            format = unwritten
+        case "avro" | "protobuf" | "json_schema" as registered:
+            from ..clients.schemas.registry import Registry  # with aiohttp, which nothing else here needs
+
+            assert settings.registry is not None
+            schemas = RegistryReader(Registry(settings.registry), registered)
+    return Decoder(
+        format=format,
+        max_bytes=settings.max_bytes,
+        max_depth=settings.max_depth,
+        check_content_type=settings.check_content_type,
+        schemas=schemas,
     )
 
 

@@ -227,7 +227,7 @@ def test_the_image_starts_the_command_that_the_package_installs() -> None:
     (command,) = json.loads(last("ENTRYPOINT"))
     assert command in project()["project"]["scripts"]
     assert json.loads(last("CMD")) == ["run"]
-    assert int(last("EXPOSE")) == settings.HttpSettings().port
+    assert int(last("EXPOSE")) == settings.Settings().http.port
 
 
 def test_the_image_installs_extras_that_exist() -> None:

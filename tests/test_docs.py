@@ -19,22 +19,24 @@ from hammerwork.bridges.rabbitmq import RabbitmqOptions
 from hammerwork.bridges.sqs import SqsOptions
 from hammerwork.clients.schemas.options import RegistryOptions
 from hammerwork.gateway.cli.tree import root
-from hammerwork.gateway.decoding import DecodeSettings
 from hammerwork.gateway.parts import build_parts
-from hammerwork.gateway.settings import (
+from hammerwork.gateway.settings import load
+from hammerwork.gateway.settings.bridges import (
     BatchSettings,
     BridgeSettings,
-    DatabaseSettings,
-    HttpSettings,
+    DecodeSettings,
     JobSettings,
     LimitSettings,
-    LogSettings,
     MapSettings,
-    RetentionSettings,
-    SinkSettings,
-    WorkerSettings,
-    load,
 )
+from hammerwork.gateway.settings.process import (
+    DatabaseSettings,
+    HttpSettings,
+    LogSettings,
+    RetentionSettings,
+    WorkerSettings,
+)
+from hammerwork.gateway.settings.sinks import SinkSettings
 from hammerwork.sinks.kafka import KafkaSinkOptions
 from hammerwork.sinks.kinesis import KinesisOptions
 from hammerwork.sinks.webhook import WebhookOptions

@@ -19,6 +19,7 @@ from aiohttp import web
 from pydantic import ByteSize, Field, SecretStr, model_validator
 
 from ...clients.options import Options
+from ...clients.signature import BadSignature, verify_github, verify_standard
 from ...core.errors import Disconnected, Misconfigured
 from ...core.ingest.decode import Decoder
 from ...core.message import (
@@ -31,7 +32,6 @@ from ...core.message import (
     Receipt,
     Want,
 )
-from ...core.signature import BadSignature, verify_github, verify_standard
 from .answer import Answer, Refused, batch_response, come_again, problem, single_response
 from .content import Content, Identity, Incoming, Unreadable
 

@@ -38,7 +38,7 @@ STOP_WITHIN = 5.0
 
 @dataclass(slots=True)
 class WorkerCounts:
-    """What a worker has done since it started; read by telemetry."""
+    """What a worker has done since it started; read for metrics."""
 
     claimed: Counter[str] = field(default_factory=Counter)
     ended: Counter[tuple[str, str]] = field(default_factory=Counter)

@@ -60,7 +60,7 @@ class IntakeLimits:
 
 @dataclass(slots=True)
 class IntakeCounts:
-    """What came in since the start; read by telemetry."""
+    """What came in since the start; read for metrics."""
 
     received: int = 0
     stored: int = 0

@@ -39,7 +39,4 @@ async def follow_keys(connection: Connection, bridge: str, items: Sequence[Item]
         keys, ids = zip(*kept, strict=True)
         await connection.fetch(statement("remember_keys"), bridge, list(keys), list(ids))
     if deleted:
-        asked = await connection.fetch(statement("cancel"), deleted, REASON)
-        running = [f"cancel {row['id']}" for row in asked if row["state"] == "running"]
-        if running:
-            await connection.fetch(statement("announce"), running)
+        await connection.fetch(statement("cancel"), deleted, REASON)

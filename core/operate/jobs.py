@@ -8,15 +8,12 @@ from uuid import UUID
 
 from ..errors import NotFound, StateConflict
 from ..job import JobState
-from ..postgres.database import Database, statement
+from ..postgres.database import Database
 
 
 async def cancel(database: Database, job_id: UUID, reason: str) -> JobState:
     """Cancel a waiting job, ask a running one to stop; the state it was in. NotFound, StateConflict."""
-    async with database.transaction() as connection:
-        rows = await connection.fetch(statement("cancel"), [job_id], reason)
-        if rows and rows[0]["state"] == JobState.RUNNING:
-            await connection.fetch(statement("announce"), [f"cancel {job_id}"])
+    rows = await database.fetch("cancel", [job_id], reason)
     if not rows:
         await _refuse(database, job_id, "cancel")
     return JobState(rows[0]["state"])
@@ -24,10 +21,7 @@ async def cancel(database: Database, job_id: UUID, reason: str) -> JobState:
 
 async def retry(database: Database, job_id: UUID) -> None:
     """A finished job gets all its attempts again; a scheduled one is due now. NotFound, StateConflict."""
-    async with database.transaction() as connection:
-        rows = await connection.fetch(statement("retry"), [job_id])
-        await connection.fetch(statement("announce"), [f"queue {row['queue']}" for row in rows])
-    if not rows:
+    if not await database.fetch("retry", [job_id]):
         await _refuse(database, job_id, "retry")
 
 

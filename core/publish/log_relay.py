@@ -43,7 +43,7 @@ LONGEST_BACKOFF = 10.0
 
 @dataclass(slots=True)
 class LogRelayCounts:
-    """What a relay has done since it started; read by telemetry."""
+    """What a relay has done since it started; read for metrics."""
 
     events: int = 0
     taken: int = 0

@@ -119,7 +119,7 @@ class Subscription:
 
 @dataclass(slots=True)
 class RelayCounts:
-    """What a relay has done since it started; read by telemetry."""
+    """What a relay has done since it started; read for metrics."""
 
     events: int = 0
     deliveries: int = 0

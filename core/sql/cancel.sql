@@ -1,5 +1,5 @@
--- $1 ids uuid[], $2 reason text. A waiting job is cancelled at once; a running one is asked to stop.
--- Returns id, queue and the state the job was in.
+-- $1 ids uuid[], $2 reason text. A waiting job is cancelled at once; a running one is asked to stop,
+-- and its worker hears of it when this commits. Returns id, queue and the state the job was in.
 with target as materialized (
     select id, state from hammerwork.jobs where id = any($1::uuid[]) order by id for update
 ), gone as (
@@ -27,4 +27,4 @@ with target as materialized (
 )
 select id, queue, state from gone
 union all
-select id, queue, 'running' from asked
+select id, queue, 'running' from asked, pg_notify('hammerwork', 'cancel ' || id)

@@ -1,6 +1,6 @@
 -- $1 ids uuid[]. Finished jobs come back as new chances (attempt 0, the lease kept, so that whoever ran
 -- them before stays fenced); scheduled ones become due now. Their open dead letters count as replayed.
--- Returns id and queue of what will run.
+-- Idle workers hear of it when this commits. Returns id and queue of what will run.
 with back as (
     delete from hammerwork.history where id = any($1::uuid[])
     returning *
@@ -30,4 +30,4 @@ with back as (
     from again
     where queue not like 'sink.%' and hammerwork.event_wanted('job.retried')
 )
-select id, queue from again
+select id, queue from again, pg_notify('hammerwork', 'queue ' || queue)

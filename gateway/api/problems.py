@@ -22,7 +22,8 @@ from ...core.errors import (
     Unavailable,
 )
 from ...core.job import JobState
-from ..fitting import TABLE_WANTED, keys_of, shape_of, wanted
+from ..settings.faults import TABLE_WANTED, wanted
+from ..settings.shape import keys_of, shape_of
 from .shapes import NAME_PATTERN, NO_NUL_PATTERN
 
 RETRY_AFTER = "2"

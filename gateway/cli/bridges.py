@@ -43,7 +43,7 @@ def list_bridges(config: Config = None, as_json: AsJson = False) -> None:
     \b
       hammerwork bridge list --json
     """
-    from .listed import COLUMNS, listed
+    from .bridge_list import COLUMNS, listed
 
     show_list(listed(config), COLUMNS, as_json)
 

@@ -58,8 +58,8 @@ def env(
       hammerwork config env > .env.example
       hammerwork config env --set --config hammerwork.toml
     """
-    from ..env_file import example, what_is_set
     from ..settings import load
+    from ..settings.env_file import example, what_is_set
 
     say(*map(escaped, what_is_set(load(config)) if only_set else example()))
 
@@ -74,6 +74,6 @@ def schema() -> None:
     \b
       hammerwork config schema > hammerwork.schema.json
     """
-    from ..file_schema import file_schema
+    from ..settings.json_schema import file_schema
 
     show_json(file_schema())

@@ -93,16 +93,18 @@ def show_plugin(
       hammerwork plugins show rabbitmq
       hammerwork plugins show rabbitmq --schema > rabbitmq.schema.json
     """
-    from ..reference import markdown_of, schema_of
-
     sort, found = _found(name, sort)
     if sort not in SECTIONS:
         if as_schema or as_markdown:
             raise typer.BadParameter(f"a {sort} has no options")
         _show_object(sort, name, found, as_json)
     elif as_schema:
-        show_json(schema_of(found.options))
+        from ..settings.json_schema import options_schema
+
+        show_json(options_schema(found.options))
     elif as_markdown:
+        from .plugin_page import markdown_of
+
         say(escaped(markdown_of(found, SECTIONS[sort], f"type of {sort}"), keep="\n"))
     else:
         _show_kind(sort, found, as_json)
@@ -162,7 +164,7 @@ def _show_object(sort: str, name: str, found: object, as_json: bool) -> None:
 def _show_kind(sort: str, kind: Kind[Any], as_json: bool) -> None:
     from dataclasses import asdict
 
-    from ..reference import options_of, said_of, summary_of
+    from .plugin_page import capabilities_of, options_of, summary_of
 
     source = _sorts()[sort].source(kind.name)
     options = options_of(kind.options, SECTIONS[sort])
@@ -173,7 +175,7 @@ def _show_kind(sort: str, kind: Kind[Any], as_json: bool) -> None:
         "place": source.place,
         "about": summary_of(kind),
     }
-    capabilities = said_of(kind.capabilities)
+    capabilities = capabilities_of(kind)
     if as_json:
         show_json({**about, "capabilities": capabilities, "options": [asdict(option) for option in options]})
         return

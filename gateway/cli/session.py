@@ -17,6 +17,7 @@ import structlog
 from ...core.errors import Misconfigured
 from ...core.postgres.database import Database
 from ...core.queue import Queue
+from ..embedded import default_directory, dsn_of
 from ..settings import Settings, load
 
 T = TypeVar("T")
@@ -56,37 +57,28 @@ def talk(config: Path | None, act: Callable[[Session], Awaitable[T]]) -> T:
 @asynccontextmanager
 async def opened(settings: Settings, *, application_name: str, size: int) -> AsyncIterator[Database]:
     """The settings' database; without one, the embedded Postgres, if a gateway has made it before."""
-    if settings.database.url is not None:
-        database = _database(settings, settings.database.url.get_secret_value(), application_name, size)
+    if settings.database.url is None:
+        _require_embedded(settings.database.embedded_dir or default_directory())
+    async with dsn_of(settings.database) as dsn:
+        database = Database(
+            dsn,
+            size=size,
+            application_name=application_name,
+            prepared_statements=settings.database.prepared_statements,
+        )
         try:
             yield database
         finally:
             await database.close()
-        return
-    from ..embedded import EmbeddedPostgres, default_directory
 
-    directory = settings.database.embedded_dir or default_directory()
+
+def _require_embedded(directory: Path) -> None:
     if not (directory / "data" / "PG_VERSION").exists():
         raise Misconfigured(
             "no database is configured, and no gateway has made an embedded one yet",
             hint="set HAMMERWORK_DATABASE_URL=postgresql://user:password@host:5432/name, or database.url"
             " in the file of --config",
         )
-    async with EmbeddedPostgres(directory) as embedded:
-        database = _database(settings, embedded.dsn, application_name, size)
-        try:
-            yield database
-        finally:
-            await database.close()
-
-
-def _database(settings: Settings, dsn: str, application_name: str, size: int) -> Database:
-    return Database(
-        dsn,
-        size=size,
-        application_name=application_name,
-        prepared_statements=settings.database.prepared_statements,
-    )
 
 
 def quiet_logs() -> None:

@@ -11,7 +11,7 @@ from .output import Columns, show_list
 
 if TYPE_CHECKING:
     from ..api.shapes import WorkerReply
-    from ..settings import WorkerSettings
+    from ..settings.process import WorkerSettings
 
 app = typer.Typer(help="Workers: run them, see them.", rich_markup_mode=None, no_args_is_help=True)
 
@@ -81,7 +81,8 @@ def run(
     \b
       hammerwork worker run shop.jobs:handlers --queue orders --concurrency 50 --processes 4
     """
-    from ..settings import WorkerSettings, load
+    from ..settings import load
+    from ..settings.process import WorkerSettings
     from .working import work
 
     settings = load(config)

@@ -20,9 +20,10 @@ from ...core.postgres import schema
 from ...core.postgres.database import Database
 from ...core.queue import Queue
 from ..lifeline import Lifeline
-from ..settings import Settings, WorkerSettings
+from ..logs import configure_logging
+from ..settings import Settings
+from ..settings.process import WorkerSettings
 from ..supervisor import Supervisor
-from ..telemetry import configure_logging
 from .session import opened
 from .target import load_target
 

@@ -18,12 +18,12 @@ from aiohttp.abc import AbstractResolver
 from pydantic import AfterValidator, ByteSize, Field, SecretStr, model_validator
 
 from ...clients.options import Options, TlsOptions
+from ...clients.signature import Keyring, VerifyingKey, parse_key
 from ...core.errors import Misconfigured, Unavailable
 from ...core.event import DeliveryAttempt, DeliveryReport, SinkCapabilities
 from ...core.job import Json
 from ...core.message import Guarantee
 from ...core.postgres.store import encode
-from ...core.signature import Keyring, VerifyingKey, parse_key
 from .egress import Egress
 from .endpoint import Answer, Endpoint, Limits
 from .verdict import GONE, judge, judge_failure

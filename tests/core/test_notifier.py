@@ -12,8 +12,9 @@ from uuid import UUID
 import asyncpg
 import pytest
 
+from hammerwork.core.execute.running import RunningJob
 from hammerwork.core.identity import new_id
-from hammerwork.core.job import Job
+from hammerwork.core.job import Job, JobState
 from hammerwork.core.postgres.database import Database
 from hammerwork.core.postgres.notifier import Announcer, Notifier
 from hammerwork.core.queue import Queue
@@ -107,6 +108,32 @@ async def test_listeners_hear_until_they_are_forgotten(queue: Queue, notifier: N
 
     await until(heard_billing)
     assert leaving.queues == ["orders"]
+
+
+@both_servers
+async def test_a_retry_and_a_cancellation_are_heard(queue: Queue, notifier: Notifier) -> None:
+    heard, job, later = Heard(), Job("orders"), Job("billing", delay=timedelta(hours=1))
+
+    async def heard_billing() -> bool:
+        return "billing" in heard.queues
+
+    async def never_end(job: RunningJob) -> None:
+        await asyncio.Event().wait()
+
+    await queue.enqueue(later)
+    worker = worker_of(queue, {"orders": never_end}, notifier=notifier)
+    async with running(worker):
+        await queue.enqueue(job)
+        await until(partial(is_running, queue, job.id))
+        notifier.subscribe(heard)
+        await queue.retry(later.id)
+        await until(heard_billing)
+        await queue.cancel(job.id)
+        await until(lambda: got(heard, job.id))
+
+
+async def is_running(queue: Queue, job_id: UUID) -> bool:
+    return (await queue.get(job_id)).state == JobState.RUNNING
 
 
 async def got(heard: Heard, job_id: UUID) -> bool:

@@ -34,9 +34,9 @@ from hammerwork.core.job import Job, JobState, Priority
 from hammerwork.core.queue import Queue
 from hammerwork.gateway.app import Gateway
 from hammerwork.gateway.check import check
+from hammerwork.gateway.logs import configure_logging
 from hammerwork.gateway.parts import Replayers
 from hammerwork.gateway.settings import Settings, load
-from hammerwork.gateway.telemetry import configure_logging
 
 from ..services.kafka import LIGHT, KafkaService
 

@@ -14,12 +14,15 @@ import pytest
 from pydantic import BaseModel
 
 from hammerwork.core.errors import Misconfigured
-from hammerwork.gateway.described import ANY_NAME, KINDS, Described, as_variable, tables
-from hammerwork.gateway.env_file import example, what_is_set
-from hammerwork.gateway.file_schema import FileSchema, file_schema
-from hammerwork.gateway.fitting import MASK, keys_of
-from hammerwork.gateway.origins import Place
-from hammerwork.gateway.settings import OPTIONS, Settings, load
+from hammerwork.gateway.settings import Settings, load
+from hammerwork.gateway.settings.described import ANY_NAME, Described, tables
+from hammerwork.gateway.settings.env_file import example, what_is_set
+from hammerwork.gateway.settings.everything import NAMED, OPTIONS
+from hammerwork.gateway.settings.json_schema import SettingsSchema, file_schema
+from hammerwork.gateway.settings.masking import MASK
+from hammerwork.gateway.settings.shape import keys_of
+from hammerwork.gateway.settings.spelling import as_variable
+from hammerwork.gateway.settings.variables import Place
 
 ROOT = Path(__file__).parents[2]
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -71,7 +74,7 @@ headers = { x-tenant = "a" }
 
 
 def described() -> dict[Place, Described]:
-    return {setting.place: setting for table in tables() for setting in table.settings}
+    return {s.place: s for table in tables() for s in table.settings if not s.is_table}
 
 
 def given_lines(text: Iterator[str]) -> dict[str, str]:
@@ -99,13 +102,17 @@ def test_every_setting_that_has_a_value_is_described() -> None:
         assert any(here == there[: len(here)] for here in places for there in known), place
 
 
-@pytest.mark.parametrize("section", [key for key in Settings.model_fields if key not in KINDS])
+@pytest.mark.parametrize("section", [key for key in Settings.model_fields if key not in NAMED])
 def test_the_defaults_of_the_variables_are_those_of_the_settings(section: str) -> None:
-    env = {setting.variable: setting.default for place, setting in described().items() if place[0] == section}
+    env = {
+        setting.variable: as_variable(setting.default)
+        for place, setting in described().items()
+        if place[0] == section
+    }
     assert leaves(load(None, env)) == leaves(Settings())
 
 
-@pytest.mark.parametrize("section", KINDS)
+@pytest.mark.parametrize("section", NAMED)
 def test_defaults_of_bridges_and_sinks_are_those_of_their_variables(section: str) -> None:
     required = {
         "rabbitmq": {"url": "amqp://b/", "queue": "q"},
@@ -122,9 +129,11 @@ def test_defaults_of_bridges_and_sinks_are_those_of_their_variables(section: str
         given = leaves(load(None, least)).items()
         absent = {place[2:] for place, value in given if value is None and place[0] == section}
         spelled = {
-            start + "__".join(setting.place[2:]).upper(): setting.default
+            start + "__".join(setting.place[2:]).upper(): spelled_default
             for setting in (*common.settings, *table.settings)
-            if setting.default and not any(setting.place[2 : 2 + len(there)] == there for there in absent)
+            if (spelled_default := as_variable(setting.default))
+            and not setting.is_table
+            and not any(setting.place[2 : 2 + len(there)] == there for there in absent)
         }
         assert len(spelled) > 8
         assert leaves(load(None, least | spelled)) == leaves(load(None, least))
@@ -141,6 +150,7 @@ def test_the_example_is_comments_alone_and_names_every_setting_once() -> None:
         "# whole number, at least 0, at most 65535. 0 takes a free port.\n#HAMMERWORK_HTTP__PORT=8080" in text
     )
     assert "# required, secret. amqp:// or amqps://" in text
+    assert "#HAMMERWORK_BRIDGES__KAFKA__TLS__CA_FILE=" in lines, "of a table that may also be a word"
     assert '# --- [bridges.rabbitmq] with type = "rabbitmq": How to reach a queue' in text
 
 
@@ -198,11 +208,11 @@ def test_the_schema_is_one(schema: dict[str, Any]) -> None:
 
 
 def test_it_has_every_key_that_the_settings_take(schema: dict[str, Any]) -> None:
-    for key, model in {k: f.annotation for k, f in Settings.model_fields.items() if k not in KINDS}.items():
+    for key, model in {k: f.annotation for k, f in Settings.model_fields.items() if k not in NAMED}.items():
         assert isinstance(model, type)
         properties = schema["$defs"][model.__name__]["properties"]
         assert keys_of(model).keys() <= properties.keys(), key
-    for section, (common, kinds) in KINDS.items():
+    for section, (common, kinds) in NAMED.items():
         for kind in kinds.names():
             made = schema["$defs"][f"{section}.{kind}"]["properties"]
             assert (keys_of(common).keys() | keys_of(kinds.find(kind).options).keys()) - {
@@ -265,7 +275,7 @@ def test_unknown_keys_of_a_plugin_fit_no_more_than_the_settings_take_them() -> N
     class Loose(BaseModel):
         size: int = 1
 
-    assert Loose.model_json_schema(schema_generator=FileSchema)["additionalProperties"] is False
+    assert Loose.model_json_schema(schema_generator=SettingsSchema)["additionalProperties"] is False
 
 
 def test_a_secret_may_be_in_a_file_instead(schema: dict[str, Any], tmp_path: Path) -> None:

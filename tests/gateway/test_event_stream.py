@@ -102,12 +102,12 @@ def test_a_filter_that_fails_lets_the_event_pass() -> None:
     ("build", "complaint"),
     [
         (lambda: EventStream().relays(Queue("postgresql://h/d")), "needs a destination"),
-        (lambda: EventStream().to_kafka("a b", bootstrap="h:1"), "the sink 'kafka' cannot be: topic"),
+        (lambda: EventStream().to_kafka("a b", bootstrap="h:1"), "the kafka sink 'kafka' cannot be: topic"),
         (
             lambda: EventStream().to_kafka("a", bootstrap="h:1").to_kafka("b", bootstrap="h:1"),
             "are named 'kafka'",
         ),
-        (lambda: EventStream().to_kinesis("s", shards=3), "the sink 'kinesis' cannot be: shards"),
+        (lambda: EventStream().to_kinesis("s", shards=3), "the kinesis sink 'kinesis' cannot be: shards"),
         (lambda: EventStream().with_filter("data.x >"), "does not parse"),
     ],
 )

@@ -14,8 +14,8 @@ from hammerwork.clients.identity import HeaderIdentity
 from hammerwork.core.errors import Misconfigured
 from hammerwork.core.event import EventType
 from hammerwork.gateway import catalog
-from hammerwork.gateway.origins import SHORT_FORMS
 from hammerwork.gateway.settings import Settings, load
+from hammerwork.gateway.settings.variables import SHORT_FORMS
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 RABBIT = {"HAMMERWORK_RABBITMQ_URL": "amqp://u:pw@broker/", "HAMMERWORK_RABBITMQ_QUEUE": "orders"}
@@ -309,6 +309,11 @@ def test_a_key_like_no_other_is_refused_with_what_is_known(toml: Path) -> None:
             "WORKER__LEASE",
             "soon",
             "worker.lease is 'soon': must be a duration such as 250ms, 30s, 5m, 2h or 7d",
+        ),
+        (
+            "WORKER__LEASE",
+            "99999999999999d",
+            "worker.lease is '99999999999999d': must be a duration such as 250ms, 30s, 5m, 2h or 7d",
         ),
         (
             "WORKER__HANDLERS",

@@ -11,7 +11,9 @@ import pytest
 
 from hammerwork.bridges.rabbitmq import RabbitmqOptions
 from hammerwork.gateway import catalog
-from hammerwork.gateway.reference import docs_of, options_of, schema_of
+from hammerwork.gateway.cli.plugin_page import options_of
+from hammerwork.gateway.settings.json_schema import options_schema
+from hammerwork.gateway.settings.words import docs_of
 from hammerwork.sinks.webhook import WebhookOptions
 
 from ..gateway.command import Hammerwork, assert_one_clear_line
@@ -38,7 +40,7 @@ async def test_a_plugin_shows_what_it_can_and_each_option_with_its_variable(comm
     assert shown.code == 0
     assert "stable ids\tyes" in shown.out
     assert "  url  secret  required\n      HAMMERWORK_BRIDGES__NAME__URL\n" in shown.out
-    assert "  prefetch  whole number  default 1500\n" in shown.out
+    assert "  prefetch  whole number, at least 1, at most 65535  default 1500\n" in shown.out
     assert "HAMMERWORK_BRIDGES__NAME__TLS__CA_FILE" in shown.out
 
 
@@ -67,13 +69,14 @@ async def test_the_page_of_a_plugin_has_a_row_for_every_option(command: Hammerwo
     [
         ({"url": "amqp://h/", "queue": "q"}, True),
         ({"url": "amqp://h/", "queue": "q", "connect_timeout": "5s", "heartbeat": 20}, True),
+        ({"url_file": "/run/secrets/url", "queue": "q"}, True),
         ({"url": "amqp://h/"}, False),
         ({"url": "amqp://h/", "queue": "q", "quue": 1}, False),
         ({"url": "amqp://h/", "queue": "q", "prefetch": 0}, False),
     ],
 )
 def test_the_schema_takes_what_settings_take(given: dict[str, Any], fits: bool) -> None:
-    schema = schema_of(RabbitmqOptions)
+    schema = options_schema(RabbitmqOptions)
     jsonschema.Draft202012Validator.check_schema(schema)
     assert jsonschema.Draft202012Validator(schema).is_valid(given) is fits
 
@@ -81,6 +84,6 @@ def test_the_schema_takes_what_settings_take(given: dict[str, Any], fits: bool) 
 def test_what_stands_behind_a_field_is_its_documentation_everywhere() -> None:
     said = docs_of(RabbitmqOptions)["prefetch"]
     assert said.startswith("How many messages the broker may send ahead")
-    assert schema_of(RabbitmqOptions)["properties"]["prefetch"]["description"] == said
+    assert options_schema(RabbitmqOptions)["properties"]["prefetch"]["description"] == said
     (option,) = [option for option in options_of(RabbitmqOptions, "bridges") if option.name == "prefetch"]
     assert option.doc == said

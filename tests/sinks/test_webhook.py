@@ -14,10 +14,10 @@ import pytest
 from pydantic import ValidationError
 from standardwebhooks import Webhook
 
+from hammerwork.clients.signature import new_key_pair, new_secret, verify_standard
 from hammerwork.core.errors import Misconfigured
 from hammerwork.core.event import DeliveryAttempt
 from hammerwork.core.job import Dead, Done, Retry
-from hammerwork.core.signature import new_key_pair, new_secret, verify_standard
 from hammerwork.sinks.webhook import WebhookOptions, WebhookSink
 from hammerwork.sinks.webhook.verdict import wanted_delay
 

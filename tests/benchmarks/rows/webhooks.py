@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 import aiohttp
 import structlog
 
+from hammerwork.clients.signature import new_secret
 from hammerwork.core.event import Event, EventType
 from hammerwork.core.execute.worker import Worker
 from hammerwork.core.identity import new_id
@@ -20,8 +21,7 @@ from hammerwork.core.job import Job, Json
 from hammerwork.core.publish.deliver import DeliveryPolicy, delivery_handlers
 from hammerwork.core.publish.delivery_log import DeliveryLog
 from hammerwork.core.queue import Queue
-from hammerwork.core.signature import new_secret
-from hammerwork.gateway.telemetry import configure_logging
+from hammerwork.gateway.logs import configure_logging
 from hammerwork.sinks.webhook import WebhookOptions, WebhookSink
 
 from ..arena import Arena

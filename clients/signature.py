@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Self
 
-from .errors import HammerworkError, Misconfigured, MissingExtra
+from ..core.errors import HammerworkError, Misconfigured, MissingExtra
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -28,7 +28,7 @@ SHARED_SIZES = range(24, 65)
 MOST_SIGNATURES = 20
 """A header with more is refused: each costs us a comparison, and the sender nothing."""
 
-KEY_HINT = "whsec_, whsk_ or whpk_ and then base64; hammerwork.core.signature.new_secret() makes one"
+KEY_HINT = "whsec_, whsk_ or whpk_ and then base64; hammerwork.clients.signature.new_secret() makes one"
 
 # A dot would let one signature fit two readings of `id.timestamp.body`.
 _MESSAGE_ID = re.compile(r"[!-\-/-~]{1,256}")

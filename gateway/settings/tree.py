@@ -1,54 +1,16 @@
-"""Where settings come from: variables of the environment and one TOML file, merged into one tree that
-remembers the origin of every value."""
+"""What variables of the environment and one TOML file give: one tree that remembers every value's origin."""
 
 from __future__ import annotations
 
-import json
-import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from ..core.errors import Misconfigured
-
-PREFIX = "HAMMERWORK_"
-DELIMITER = "__"
-CONFIG = "HAMMERWORK_CONFIG"
-
-SHORT_FORMS: Mapping[str, tuple[str, ...]] = {
-    "HAMMERWORK_DATABASE_URL": ("database", "url"),
-    "HAMMERWORK_DATABASE_URL_FILE": ("database", "url_file"),
-    "HAMMERWORK_RABBITMQ_URL": ("bridges", "rabbitmq", "url"),
-    "HAMMERWORK_RABBITMQ_URL_FILE": ("bridges", "rabbitmq", "url_file"),
-    "HAMMERWORK_RABBITMQ_QUEUE": ("bridges", "rabbitmq", "queue"),
-    "HAMMERWORK_RABBITMQ_TO_QUEUE": ("bridges", "rabbitmq", "to_queue"),
-    "HAMMERWORK_SQS_QUEUE": ("bridges", "sqs", "queue"),
-    "HAMMERWORK_SQS_REGION": ("bridges", "sqs", "region"),
-    "HAMMERWORK_SQS_ENDPOINT_URL": ("bridges", "sqs", "endpoint_url"),
-    "HAMMERWORK_SQS_TO_QUEUE": ("bridges", "sqs", "to_queue"),
-    "HAMMERWORK_KAFKA_BOOTSTRAP": ("bridges", "kafka", "bootstrap"),
-    "HAMMERWORK_KAFKA_TOPICS": ("bridges", "kafka", "topics"),
-    "HAMMERWORK_KAFKA_TO_QUEUE": ("bridges", "kafka", "to_queue"),
-    "HAMMERWORK_WEBHOOK_URL": ("sinks", "webhook", "url"),
-    "HAMMERWORK_WEBHOOK_SECRET": ("sinks", "webhook", "secrets"),
-    "HAMMERWORK_WEBHOOK_SECRET_FILE": ("sinks", "webhook", "secrets_file"),
-    "HAMMERWORK_KAFKA_EVENTS_BOOTSTRAP": ("sinks", "kafka", "bootstrap"),
-    "HAMMERWORK_KAFKA_EVENTS_TOPIC": ("sinks", "kafka", "topic"),
-    "HAMMERWORK_KINESIS_STREAM": ("sinks", "kinesis", "stream"),
-}
-"""The quick start: these make bridges named `rabbitmq`, `kafka` and `sqs`, and sinks named `webhook`, `kafka`
-and `kinesis`."""
-
-NOT_SETTINGS = re.compile(r"HAMMERWORK_(CONFIG|FAILPOINTS|LIFELINE|TEST_\w*)")
-
-# Kubernetes and old container links put these into every pod beside a service named "hammerwork…".
-SERVICE_LINKS = re.compile(r"HAMMERWORK_(\w+_)?(SERVICE_(HOST|PORT\w*)|PORT_\d+_(TCP|UDP)\w*)")
-SERVICE_PORT = re.compile(r"HAMMERWORK_(\w+_)?PORT")
-
-Place = tuple[str, ...]
-"""The place of a value in the tree: ("http", "port")."""
+from ...core.errors import Misconfigured
+from .spelling import json_table
+from .variables import CONFIG, DELIMITER, SHORT_FORMS, Place, is_setting, place_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,14 +70,10 @@ class Tree:
         self._merge(self.values, given, (), Origin("file", str(path)))
 
     def read_variables(self, environment: Mapping[str, str]) -> None:
-        """Take HAMMERWORK_* over what is there. Empty variables count as not set, because that is what
-        `${VARIABLE:-}` in a compose file gives."""
+        """Take HAMMERWORK_* over what is there, whole tables before what stands in them."""
         for name in sorted(environment, key=lambda name: (name.count(DELIMITER), name)):
-            value = environment[name]
-            if not value or not name.upper().startswith(PREFIX) or _is_no_setting(name.upper(), value):
-                continue
-            path = SHORT_FORMS.get(name.upper()) or _path_of(name)
-            self._set(path, value, Origin("variable", name))
+            if is_setting(name, environment[name]):
+                self._set(place_of(name), environment[name], Origin("variable", name))
         self._name_quick_start_types()
 
     def _merge(self, into: dict[str, object], given: Mapping[str, object], at: Place, origin: Origin) -> None:
@@ -164,32 +122,3 @@ class Tree:
             if origins and isinstance(made, dict) and "type" not in made:
                 made["type"] = kind
                 self.origins[section, kind, "type"] = origins[0]
-
-
-def variable_for(path: Place) -> str:
-    """The variable that sets the value at `path`, the short one where there is one."""
-    for name, short in SHORT_FORMS.items():
-        if short == path:
-            return name
-    return PREFIX + DELIMITER.join(path).upper()
-
-
-def json_table(text: str) -> dict[str, object] | None:
-    """The JSON object that a variable holds, or None when it holds something else."""
-    if not text.lstrip().startswith("{"):
-        return None
-    try:
-        value = json.loads(text)
-    except ValueError:
-        return None
-    return value if isinstance(value, dict) else None
-
-
-def _path_of(name: str) -> Place:
-    return tuple(name[len(PREFIX) :].lower().split(DELIMITER))
-
-
-def _is_no_setting(name: str, value: str) -> bool:
-    if NOT_SETTINGS.fullmatch(name) or SERVICE_LINKS.fullmatch(name):
-        return True
-    return SERVICE_PORT.fullmatch(name) is not None and value.startswith(("tcp://", "udp://"))

@@ -11,7 +11,8 @@ from pydantic import BaseModel
 from ...core import operate
 from ...core.errors import Misconfigured, Unavailable
 from ...core.operate import BridgeRecord
-from ..settings import BridgeSettings, load
+from ..settings import load
+from ..settings.bridges import BridgeSettings
 from .output import Columns, note
 from .session import talk
 

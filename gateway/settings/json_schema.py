@@ -1,4 +1,4 @@
-"""The JSON Schema of the settings file, made of the models that check the settings."""
+"""The JSON Schema of the settings file and of the options of one type, made of the models that check them."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from typing import Any, Literal
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
-from ..core.job import Json
-from .described import KINDS, as_json, installed, plain_sections
-from .fitting import shape_of
-from .reference import docs_of
-from .settings import NAME, OPTIONS
+from ...core.job import Json
+from .described import plain_tables
+from .everything import LONGEST_NAME, NAME, NAMED, OPTIONS
+from .shape import shape_of
+from .spelling import as_json
+from .words import docs_of
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 REFERENCE = "#/$defs/{model}"
@@ -27,14 +28,17 @@ Made = dict[str, Any]
 
 def file_schema() -> dict[str, Json]:
     """The whole file, with the options of every type of bridge and sink that is installed."""
-    sections = plain_sections()
-    plugged = {section: (common, installed(kinds)) for section, (common, kinds) in KINDS.items()}
+    sections = plain_tables()
+    plugged = {
+        section: (common, {kind.name: kind.options for kind in kinds.usable()})
+        for section, (common, kinds) in NAMED.items()
+    }
     models = set(sections.values())
     for common, options in plugged.values():
         models |= {common, *options.values()}
     wanted: list[tuple[type[BaseModel], Literal["validation"]]] = [(model, "validation") for model in models]
     wanted.sort(key=str)
-    references, made = models_json_schema(wanted, schema_generator=FileSchema, ref_template=REFERENCE)
+    references, made = models_json_schema(wanted, schema_generator=SettingsSchema, ref_template=REFERENCE)
     defined: Made = made["$defs"]
     name_of = {model: found["$ref"].rpartition("/")[2] for (model, _), found in references.items()}
     properties = {key: {"$ref": f"#/$defs/{name_of[model]}"} for key, model in sections.items()}
@@ -56,7 +60,13 @@ def file_schema() -> dict[str, Json]:
     }
 
 
-class FileSchema(GenerateJsonSchema):
+def options_schema(model: type[BaseModel]) -> dict[str, Json]:
+    """The options of one type of bridge or sink."""
+    made = model.model_json_schema(schema_generator=SettingsSchema, ref_template=REFERENCE)
+    return {"$schema": DIALECT, **made}
+
+
+class SettingsSchema(GenerateJsonSchema):
     """Durations are spelled as in our files, docstrings explain, and every secret `x` may be `x_file`."""
 
     def timedelta_schema(self, schema: Any) -> Made:
@@ -127,5 +137,5 @@ def _named_tables(section: str, kinds: list[str]) -> Made:
         "properties": {"type": {"enum": kinds}},
         "allOf": chosen,
     }
-    names = {"pattern": f"^({NAME.pattern})$", "maxLength": 63}
+    names = {"pattern": f"^({NAME.pattern})$", "maxLength": LONGEST_NAME}
     return {"type": "object", "propertyNames": names, "additionalProperties": member}

@@ -6,10 +6,11 @@ import textwrap
 from collections.abc import Iterator
 from importlib.metadata import version
 
-from .described import Described, DescribedTable, as_variable, tables
-from .fitting import MASK, SECRET_NAME, holds_secret
-from .origins import CONFIG, variable_for
-from .settings import Settings
+from .described import Described, DescribedTable, tables
+from .everything import Settings
+from .masking import MASK, SECRET_NAME, holds_secret
+from .spelling import as_variable
+from .variables import CONFIG, variable_for
 
 WIDTH = 110
 
@@ -27,8 +28,9 @@ def example() -> Iterator[str]:
         if table.kind is not None:
             yield f"#{variable_for((*table.place, 'type'))}={table.kind}"
         for setting in table.settings:
-            yield from _comment(_meaning(setting))
-            yield f"#{setting.variable}={setting.default}"
+            if not setting.is_table:
+                yield from _comment(_meaning(setting))
+                yield f"#{setting.variable}={as_variable(setting.default)}"
 
 
 def what_is_set(settings: Settings) -> Iterator[str]:

@@ -13,8 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from hammerwork.core.errors import Misconfigured, MissingExtra
-from hammerwork.core.signature import (
+from hammerwork.clients.signature import (
     BadSignature,
     Keyring,
     SigningKey,
@@ -24,6 +23,7 @@ from hammerwork.core.signature import (
     verify_github,
     verify_standard,
 )
+from hammerwork.core.errors import Misconfigured, MissingExtra
 
 # The example of Svix, who wrote the specification; both signatures are in its libraries' tests.
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"

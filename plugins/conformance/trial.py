@@ -18,6 +18,7 @@ from pydantic import BaseModel
 
 from ...core.errors import Disconnected
 from ...core.ingest.decode import Decoder
+from ...core.ingest.flow import FlowLimits
 from ...core.ingest.intake import Intake, IntakeLimits
 from ...core.ingest.mapping import FieldMapping, Mapper
 from ...core.ingest.offsets import KeptOffsets
@@ -31,6 +32,8 @@ from .spoken import Spoken, listening
 PROMPT = Want(count=100, wait=timedelta(milliseconds=300), linger=timedelta(milliseconds=20))
 QUIET = timedelta(milliseconds=200)
 """How long a broker must give nothing before there counts as nothing left."""
+LOOK_EVERY = timedelta(milliseconds=50)
+"""How often the intakes of the kit look whether they are to rest."""
 
 
 class BridgeTrial:
@@ -118,7 +121,8 @@ class BridgeTrial:
         limits = IntakeLimits(count=count, wait=timedelta(milliseconds=200))
         source = bridge or self.bridge()
         mapping = mapper or FieldMapping(self.name)
-        return Intake(self.database, source, Decoder(), mapping, limits, kind=self.kind)
+        flow = FlowLimits(look_every=LOOK_EVERY)
+        return Intake(self.database, source, Decoder(), mapping, limits, flow=flow, kind=self.kind)
 
     @asynccontextmanager
     async def running(self, intake: Intake) -> AsyncIterator[asyncio.Task[None]]:

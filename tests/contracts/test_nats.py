@@ -6,16 +6,19 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from nats.aio.msg import Msg
+from nats.js.api import DiscardPolicy
+from nats.js.errors import Error
 
 from hammerwork.plugins import Json, Message
 from hammerwork.plugins.conformance import (
     BridgeContract,
     BridgeHarness,
+    LogSinkContract,
     Received,
-    SinkContract,
     SinkHarness,
 )
 from hammerwork.plugins.nats import NatsBridge, NatsSink
@@ -35,7 +38,10 @@ async def restarted(service: BrokerService, stream: NatsStream) -> None:
     await asyncio.to_thread(service.restart, immediate=False)
 
     async def back() -> bool:
-        return stream.client.is_connected
+        try:
+            return bool(await stream.js.stream_info(stream.name))
+        except (Error, TimeoutError):
+            return False
 
     await until(back)
 
@@ -99,24 +105,55 @@ class TestNatsBridge(BridgeContract):
 
 @dataclass(kw_only=True)
 class EventsHarness(SinkHarness):
-    """Hears what is published to a stream of the test's own, also what the stream drops as a repetition."""
+    """A stream of the test's own, and ears for its answers: what it drops as a repetition is not in it."""
 
     service: BrokerService
     stream: NatsStream
     proxy: FaultProxy
-    heard: list[Received] = field(default_factory=list)
+    stored: list[Received] = field(default_factory=list)
+    published: dict[str, Received] = field(default_factory=dict)
+    """By where the answer goes."""
+    repeated: list[str] = field(default_factory=list)
+    to_refuse: int = 0
+    healing: asyncio.Task[None] | None = None
 
     async def listen(self) -> None:
         async def hear(message: Msg) -> None:
-            event_id = (message.headers or {})["Nats-Msg-Id"]
-            self.heard.append(Received(event_id=event_id, event=json.loads(message.data)))
+            self.published[message.reply] = _received(message.headers, message.data)
+
+        async def hear_answer(message: Msg) -> None:
+            answer = json.loads(message.data or b"null") or {}
+            if answer.get("duplicate"):
+                self.repeated.append(message.subject)
+            if "error" in answer and self.to_refuse:
+                self.to_refuse -= 1
+                if not self.to_refuse:
+                    self.healing = asyncio.create_task(self._limit(max_msgs=-1), name="heal")
 
         await self.stream.client.subscribe(f"{self.stream.name}.events", cb=hear)
+        await self.stream.client.subscribe("_INBOX.>", cb=hear_answer)
         await self.stream.client.flush()
 
     async def received(self) -> Sequence[Received]:
         await self.stream.client.flush()
-        return self.heard
+        state = (await self.stream.js.stream_info(self.stream.name)).state
+        for sequence in range(len(self.stored) + 1, state.last_seq + 1):
+            message = await self.stream.js.get_msg(self.stream.name, sequence)
+            self.stored.append(_received(message.headers, message.data or b""))
+        return [*self.stored, *(self.published[place] for place in self.repeated)]
+
+    async def fail(self, times: int) -> None:
+        """The stream has room for two, until it has said so as often."""
+        state = (await self.stream.js.stream_info(self.stream.name)).state
+        self.to_refuse = times
+        await self._limit(max_msgs=state.messages + 2, discard=DiscardPolicy.NEW)
+
+    async def refuse(self) -> None:
+        await self._limit(max_msg_size=1)
+
+    async def _limit(self, **settings: Any) -> None:
+        config = (await self.stream.js.stream_info(self.stream.name)).config
+        await self.stream.js.update_stream(config.evolve(**settings))
 
     async def restart(self) -> None:
         await restarted(self.service, self.stream)
@@ -129,7 +166,11 @@ class EventsHarness(SinkHarness):
         return {**self.options, "url": url_at(free_port())}
 
 
-class TestNatsSink(SinkContract):
+def _received(headers: Mapping[str, str] | None, body: bytes) -> Received:
+    return Received(event_id=(headers or {})["Nats-Msg-Id"], event=json.loads(body))
+
+
+class TestNatsSink(LogSinkContract):
     plugin = NatsSink
     kind = "nats"
 

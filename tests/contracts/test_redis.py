@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,12 +14,13 @@ from hammerwork.plugins import Json, Message
 from hammerwork.plugins.conformance import (
     BridgeContract,
     BridgeHarness,
+    LogSinkContract,
     Received,
-    SinkContract,
     SinkHarness,
 )
 from hammerwork.plugins.redis import RedisBridge, RedisSink
 
+from ..plugins.brokers import until
 from ..plugins.redis_stream import RedisStream
 from ..services import free_port
 from ..services.broker import PASSWORD, USER, BrokerService
@@ -94,6 +96,7 @@ class EventsHarness(SinkHarness):
     service: BrokerService
     stream: RedisStream
     proxy: FaultProxy
+    healing: asyncio.Task[None] | None = None
 
     async def received(self) -> Sequence[Received]:
         found = []
@@ -103,6 +106,23 @@ class EventsHarness(SinkHarness):
                 Received(event_id=fields["id"], event={**fields, "data": json.loads(fields["data"])})
             )
         return found
+
+    async def fail(self, times: int) -> None:
+        """The server has no memory left, until it has said so as often."""
+        await self.stream.ask("CONFIG", "RESETSTAT")
+        await self.stream.ask("CONFIG", "SET", "maxmemory", 1)
+        self.healing = asyncio.create_task(self._heal(times), name="heal")
+
+    async def _heal(self, times: int) -> None:
+        async def refused() -> bool:
+            told = (await self.stream.ask("INFO", "errorstats")).decode()
+            return sum(int(count) for count in re.findall(r"errorstat_OOM:count=(\d+)", told)) >= times
+
+        await until(refused)
+        await self.heal()
+
+    async def heal(self) -> None:
+        await self.stream.ask("CONFIG", "SET", "maxmemory", 0)
 
     async def restart(self) -> None:
         await asyncio.to_thread(self.service.restart)
@@ -114,7 +134,7 @@ class EventsHarness(SinkHarness):
         return {**self.options, "url": url_at(free_port())}
 
 
-class TestRedisSink(SinkContract):
+class TestRedisSink(LogSinkContract):
     plugin = RedisSink
     kind = "redis"
 
@@ -123,7 +143,7 @@ class TestRedisSink(SinkContract):
         self, redis_service: BrokerService, redis_stream: RedisStream
     ) -> AsyncIterator[SinkHarness]:
         async with FaultProxy(*redis_service.address) as proxy:
-            yield EventsHarness(
+            harness = EventsHarness(
                 service=redis_service,
                 stream=redis_stream,
                 proxy=proxy,
@@ -131,3 +151,7 @@ class TestRedisSink(SinkContract):
                 secrets=[PASSWORD],
                 answers_within=4.0,
             )
+            yield harness
+            if harness.healing is not None:
+                harness.healing.cancel()
+                await harness.heal()

@@ -25,9 +25,14 @@ from .log_spool import log_spool_harness
 from .shelf import shelf
 from .spool_harness import spool_harness
 
-BY_HAND, RUNNING = 0.4, 1.5
-"""Seconds of patience, which a fault runs out. Where a test drives a plugin by hand, calls take milliseconds;
-an intake, a relay or a worker has to begin first."""
+BY_HAND, RUNNING, AMPLE = 0.4, 1.5, 60.0
+"""Seconds of patience. Some faults run it out: where a test drives a plugin by hand, calls take milliseconds;
+an intake, a relay or a worker has to begin first. The others are seen before, on however slow a machine."""
+WORDS_OF_IMPATIENCE = (
+    "a pull goes on", "are not taken", "both intakes", "deliveries are taken", "events arrive",
+    "messages are", "messages came", "never settled", "not within", "nothing is left", "still has all",
+    "the bridge notices",
+)  # fmt: skip
 ANSWERS_WITHIN = 0.7
 RUN = {
     *names_of_tests(IngestTests),
@@ -54,6 +59,8 @@ class Planted:
 
     @property
     def patience(self) -> float:
+        if not any(words in self.says for words in WORDS_OF_IMPATIENCE):
+            return AMPLE
         return RUNNING if self.test in RUN else BY_HAND
 
     def __str__(self) -> str:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from ...core.job import Json
 from .process import clean_environment, command
@@ -34,6 +37,15 @@ async def same_by_file_and_variables(
     assert by_file, "no setting is shown"
     assert by_file == by_variables
     assert not [secret for secret in secrets if secret in str(by_file)], "a secret is shown"
+
+
+def refusal_of_an_unknown_option(plugin: Any, options: Mapping[str, Json]) -> str:
+    """What the plugin's options say of one that there is not. Fails the test when they take it."""
+    try:
+        plugin.Options.model_validate({**options, "no_such_option": 1})
+    except ValueError as error:
+        return f"{error} {error!r}"
+    pytest.fail("an unknown option is taken: set extra='forbid', as hammerwork.plugins.Options does")
 
 
 def toml(value: Json) -> str:

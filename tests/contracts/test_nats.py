@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
 from nats.js.api import DiscardPolicy
-from nats.js.errors import Error
 
-from hammerwork.plugins import Json, Message
+from hammerwork.plugins import Message
 from hammerwork.plugins.conformance import (
     BridgeContract,
     BridgeHarness,
@@ -25,34 +25,33 @@ from hammerwork.plugins.nats import NatsBridge, NatsSink
 
 from ..plugins.brokers import until
 from ..plugins.nats_stream import NatsStream
-from ..services import free_port
-from ..services.broker import PASSWORD, USER, BrokerService
+from ..services.broker import PASSWORD, BrokerService
 from ..services.proxy import FaultProxy
-
-
-def url_at(port: int) -> str:
-    return f"nats://{USER}:{PASSWORD}@127.0.0.1:{port}"
-
-
-async def restarted(service: BrokerService, stream: NatsStream) -> None:
-    await asyncio.to_thread(service.restart, immediate=False)
-
-    async def back() -> bool:
-        try:
-            return bool(await stream.js.stream_info(stream.name))
-        except (Error, TimeoutError):
-            return False
-
-    await until(back)
+from .served import Served, url_at
 
 
 @dataclass(kw_only=True)
-class StreamHarness(BridgeHarness):
-    """A stream of the test's own, its messages with a header for everything that they carry."""
+class OfStream(Served):
+    """A stream of the test's own."""
 
-    service: BrokerService
     stream: NatsStream
-    proxy: FaultProxy
+
+    async def restart(self) -> None:
+        """In good order, until the test's own client reaches the stream again."""
+        await asyncio.to_thread(self.service.restart, immediate=False)
+
+        async def back() -> bool:
+            try:
+                return bool(await self.stream.js.stream_info(self.stream.name))
+            except (NatsError, TimeoutError):
+                return False
+
+        await until(back)
+
+
+@dataclass(kw_only=True)
+class StreamHarness(OfStream, BridgeHarness):
+    """A stream of the test's own, its messages with a header for everything that they carry."""
 
     async def publish(self, messages: Sequence[Message]) -> None:
         for message in messages:
@@ -69,15 +68,6 @@ class StreamHarness(BridgeHarness):
     async def unsettled(self) -> int:
         return await self.stream.owed()
 
-    async def restart(self) -> None:
-        await restarted(self.service, self.stream)
-
-    async def cut(self) -> None:
-        self.proxy.cut()
-
-    async def unreachable(self) -> Mapping[str, Json]:
-        return {**self.options, "url": url_at(free_port())}
-
 
 class TestNatsBridge(BridgeContract):
     plugin = NatsBridge
@@ -93,7 +83,7 @@ class TestNatsBridge(BridgeContract):
                 stream=nats_stream,
                 proxy=proxy,
                 options={
-                    "url": url_at(proxy.port),
+                    "url": url_at(nats_service, proxy.port),
                     "stream": nats_stream.name,
                     "key": {"header": "Key"},
                     "lease": 1,
@@ -104,12 +94,9 @@ class TestNatsBridge(BridgeContract):
 
 
 @dataclass(kw_only=True)
-class EventsHarness(SinkHarness):
+class EventsHarness(OfStream, SinkHarness):
     """A stream of the test's own, and ears for its answers: what it drops as a repetition is not in it."""
 
-    service: BrokerService
-    stream: NatsStream
-    proxy: FaultProxy
     stored: list[Received] = field(default_factory=list)
     published: dict[str, Received] = field(default_factory=dict)
     """By where the answer goes."""
@@ -155,16 +142,6 @@ class EventsHarness(SinkHarness):
         config = (await self.stream.js.stream_info(self.stream.name)).config
         await self.stream.js.update_stream(config.evolve(**settings))
 
-    async def restart(self) -> None:
-        await restarted(self.service, self.stream)
-        await self.stream.client.flush()
-
-    async def hang(self) -> None:
-        self.proxy.blackhole()
-
-    async def unreachable(self) -> Mapping[str, Json]:
-        return {**self.options, "url": url_at(free_port())}
-
 
 def _received(headers: Mapping[str, str] | None, body: bytes) -> Received:
     return Received(event_id=(headers or {})["Nats-Msg-Id"], event=json.loads(body))
@@ -184,7 +161,7 @@ class TestNatsSink(LogSinkContract):
                 stream=nats_stream,
                 proxy=proxy,
                 options={
-                    "url": url_at(proxy.port),
+                    "url": url_at(nats_service, proxy.port),
                     "subject": f"{nats_stream.name}.events",
                     "timeout": 1,
                     "connect_timeout": 1,

@@ -98,6 +98,20 @@ class LoggedEvent(NamedTuple):
         """RFC 3339, in UTC."""
         return self.at.isoformat().replace("+00:00", "Z")
 
+    def attributes(self) -> dict[str, str]:
+        """The attributes of its CloudEvent, but for `datacontenttype`, which is application/json."""
+        found = {
+            "specversion": "1.0",
+            "id": str(self.id),
+            "source": self.source,
+            "type": f"dev.hammerwork.{self.type}",
+            "time": self.time,
+            "sequence": f"{self.sequence:010d}",
+        }
+        if self.job_id is not None:
+            found["subject"] = found["partitionkey"] = str(self.job_id)
+        return found
+
     def body(self) -> str:
         """The `data` of its CloudEvent, as JSON text."""
         job = f'"{self.job_id}"' if self.job_id else "null"

@@ -11,9 +11,6 @@ from datetime import timedelta
 from ..errors import Misconfigured
 from ..postgres.database import Database
 
-LOOK_EVERY = 1.0
-"""Seconds between two looks at what may hold a bridge back."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowLimits:
@@ -24,7 +21,8 @@ class FlowLimits:
     messages a second. `dead_letter_share`: if, of at least `dead_letter_least` messages within
     `dead_letter_window`, so large a part became dead letters, something is wrong with all of them (a change
     of schema, say): the bridge is paused until an operator resumes it. `stall_after`: a bridge that makes no
-    progress for so long although messages wait at its broker is opened anew.
+    progress for so long although messages wait at its broker is opened anew. `look_every`: the time between
+    two looks at all of this.
     """
 
     depth: int | None = None
@@ -35,6 +33,7 @@ class FlowLimits:
     dead_letter_least: int = 50
     dead_letter_window: timedelta = timedelta(minutes=1)
     stall_after: timedelta = timedelta(minutes=1)
+    look_every: timedelta = timedelta(seconds=1)
 
     def __post_init__(self) -> None:
         if not 0 < self.resume_at <= 1:
@@ -62,8 +61,8 @@ class Flow:
         self._queues.update(queues)
 
     async def look(self) -> str | None:
-        """The reason to hold back, as of at most LOOK_EVERY ago. Raises Unavailable."""
-        if time.monotonic() >= self._looked_at + LOOK_EVERY:
+        """The reason to hold back, as of at most `look_every` ago. Raises Unavailable."""
+        if time.monotonic() >= self._looked_at + self._limits.look_every.total_seconds():
             self.reason = await self._look()
             self._looked_at = time.monotonic()
         return self.reason

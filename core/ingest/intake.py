@@ -20,7 +20,7 @@ from ..message import EXACTLY_ONCE, Bridge, Delivery, Fate, LogBridge, Receipt, 
 from ..postgres.database import Database
 from ..status import Status
 from .decode import Decoder
-from .flow import LOOK_EVERY, Circuit, Flow, FlowLimits
+from .flow import Circuit, Flow, FlowLimits
 from .item import Item
 from .mapping import Mapper
 from .offsets import KeptOffsets
@@ -305,7 +305,7 @@ class Intake:
         self.status.paused(reason)
         await self.bridge.rest()
         if want.wait:
-            await self._rest_for(LOOK_EVERY)
+            await self._rest_for(self._flow_limits.look_every.total_seconds())
 
     async def _go_on(self) -> None:
         self._resting = False

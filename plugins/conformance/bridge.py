@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
-
-import pytest
-import pytest_asyncio
 
 from ...core.errors import Disconnected
 from ...core.message import AT_LEAST_ONCE, EXACTLY_ONCE, BridgeCapabilities, Want
-from .choose import choose, needs
+from .choose import needs
+from .contract import Contract
 from .crash import CrashTests
-from .database import DatabaseFixtures
 from .fidelity import FidelityTests
 from .harness import BridgeHarness
 from .ingest import IngestTests
@@ -29,34 +25,14 @@ acknowledged = needs(lambda capabilities: capabilities.kind == "ack")
 read_by_offset = needs(lambda capabilities: capabilities.kind == "log")
 
 
-class BridgeContract(IngestTests, FidelityTests, CrashTests, DatabaseFixtures):
-    """Subclass it, name the plugin, give it a harness, and pytest does the rest:
+class BridgeContract(IngestTests, FidelityTests, CrashTests, Contract):
+    """The suite of a bridge."""
 
-        class TestMyBridge(BridgeContract):
-            plugin = MyBridge
-            kind = "mine"       # as settings name it: an entry point, or package.module:MyBridge
+    section = "bridges"
+    declares = BridgeCapabilities
 
-            @pytest_asyncio.fixture
-            async def harness(self) -> AsyncIterator[BridgeHarness]: ...
-
-    Tests that the declared capabilities make no sense of are taken out; those for which the harness cannot
-    break the broker are skipped, and say so. The database is the one of a fixture `dsn`, where there is one.
-    """
-
-    pytestmark = pytest.mark.asyncio
-
-    plugin: Any
-    kind: str
-
-    def __init_subclass__(cls) -> None:
-        super().__init_subclass__()
-        if "plugin" in vars(cls):
-            choose(cls, cls.plugin, BridgeCapabilities)
-
-    @pytest_asyncio.fixture
-    async def trial(self, harness: BridgeHarness, conformance_dsn: str) -> AsyncIterator[BridgeTrial]:
-        async with bridge_trial(self.plugin, self.kind, harness, conformance_dsn) as trial:
-            yield trial
+    def begun(self, harness: BridgeHarness, dsn: str) -> AbstractAsyncContextManager[BridgeTrial]:
+        return bridge_trial(self.plugin, self.kind, harness, dsn)
 
     # --- open, pull, close ---
 

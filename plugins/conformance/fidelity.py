@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 
@@ -14,7 +13,7 @@ from ...core.errors import HammerworkError
 from ...core.job import Json
 from ...core.message import Message
 from .choose import needs
-from .settings import same_by_file_and_variables
+from .settings import refusal_of_an_unknown_option
 from .trial import BridgeTrial
 
 HUGE = 1024 * 1024
@@ -93,13 +92,7 @@ class FidelityTests:
         said = [repr(trial.options), str(trial.options), repr(trial.bridge()), str(trial.bridge())]
         bridge = await trial.opened()
         said += [repr(bridge), repr(await bridge.guarantee())]
-        with_a_fault = {**trial.harness.options, "no_such_option": 1}
-        try:
-            trial.plugin.Options.model_validate(with_a_fault)
-        except ValueError as error:
-            said.append(f"{error} {error!r}")
-        else:
-            pytest.fail("an unknown option is taken: set extra='forbid', as hammerwork.plugins.Options does")
+        said.append(refusal_of_an_unknown_option(trial.plugin, trial.harness.options))
         shown = [secret for secret in trial.harness.secrets if any(secret in text for text in said)]
         assert not shown, "a secret is shown by a repr or an error"
 
@@ -118,12 +111,3 @@ class FidelityTests:
         assert said, "neither open nor guarantee raises Disconnected or Misconfigured where nobody answers"
         shown = [secret for secret in trial.harness.secrets if any(secret in text for text in said)]
         assert not shown, "a secret is shown by an error"
-
-    # --- settings ---
-
-    async def test_options_may_be_set_by_a_file_or_by_variables(
-        self, trial: BridgeTrial, tmp_path: Path
-    ) -> None:
-        """Both give the same settings, in which no secret is shown."""
-        table = {"type": trial.kind, **trial.harness.options}
-        await same_by_file_and_variables("bridges", table, trial.harness.secrets, tmp_path)

@@ -19,13 +19,14 @@ class Harness:
     `options`: those of the plugin, as JSON would hold them: durations in seconds, secrets in plain text.
     `secrets`: what must never be seen in a log, a repr, an error or a list of settings.
     `environment`: more variables for a gateway that the kit starts as a process.
-    `patience`: seconds within which everything must have come to rest, whatever happened.
+    `patience`: seconds within which everything must have come to rest, whatever happened and however slow the
+    machine is; a test that passes never waits for it.
     """
 
     options: Mapping[str, Json]
     secrets: Sequence[str] = ()
     environment: Mapping[str, str] | None = None
-    patience: float = 15.0
+    patience: float = 60.0
 
     async def restart(self) -> None:
         """Kill the broker or destination and start it on its data; return when it takes connections."""

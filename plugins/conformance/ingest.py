@@ -8,12 +8,11 @@ from dataclasses import replace
 
 from ...core import operate
 from ...core.errors import Disconnected, Unavailable
-from ...core.ingest.flow import LOOK_EVERY
 from ...core.ingest.mapping import FieldMapping
 from ...core.job import Job, Json
 from ...core.message import Bridge, Delivery, Guarantee, LogBridge, Message, Receipt, Want
 from .choose import needs
-from .trial import BridgeTrial
+from .trial import LOOK_EVERY, BridgeTrial
 
 
 class Interrupted:
@@ -170,7 +169,7 @@ class IngestTests:
         async with trial.running(intake):
             await trial.until(middle.is_reached, "messages are pulled")
             await operate.pause_bridge(trial.database, trial.name)
-            await asyncio.sleep(LOOK_EVERY)  # its next look is a real one
+            await asyncio.sleep(LOOK_EVERY.total_seconds())  # its next look is a real one
             middle.thawed.set()
 
             async def rests() -> bool:

@@ -3,52 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
-from typing import Any
+from contextlib import AbstractAsyncContextManager
 
 import pytest
-import pytest_asyncio
 
 from ...core.errors import Disconnected, HammerworkError, Misconfigured
 from ...core.event import LoggedEvent, SinkCapabilities
 from ...core.job import Dead, Done
 from ...core.message import AT_LEAST_ONCE, EXACTLY_ONCE
-from .choose import choose, needs
-from .database import DatabaseFixtures
+from .choose import needs
+from .contract import Contract
 from .harness import SinkHarness
 from .log_sink_trial import LogSinkTrial, Watched, assert_in_order, log_sink_trial
-from .settings import same_by_file_and_variables
+from .settings import refusal_of_an_unknown_option
 
 
-class LogSinkContract(DatabaseFixtures):
-    """Subclass it, name the plugin, give it a harness, and pytest does the rest:
+class LogSinkContract(Contract):
+    """The suite of a sink that takes batches. One that answers a mark when it is opened is held to it: then
+    no event arrives twice."""
 
-        class TestMyStream(LogSinkContract):
-            plugin = MyStreamSink
-            kind = "mine"       # as settings name it: an entry point, or package.module:MyStreamSink
+    section = "sinks"
+    declares = SinkCapabilities
 
-            @pytest_asyncio.fixture
-            async def harness(self) -> AsyncIterator[SinkHarness]: ...
-
-    Tests are chosen and skipped as those of BridgeContract are. A sink that answers a mark when it is opened
-    is held to it: then no event arrives twice.
-    """
-
-    pytestmark = pytest.mark.asyncio
-
-    plugin: Any
-    kind: str
-
-    def __init_subclass__(cls) -> None:
-        super().__init_subclass__()
-        if "plugin" in vars(cls):
-            choose(cls, cls.plugin, SinkCapabilities)
-
-    @pytest_asyncio.fixture
-    async def trial(self, harness: SinkHarness, conformance_dsn: str) -> AsyncIterator[LogSinkTrial]:
-        async with log_sink_trial(self.plugin, self.kind, harness, conformance_dsn) as trial:
-            yield trial
+    def begun(self, harness: SinkHarness, dsn: str) -> AbstractAsyncContextManager[LogSinkTrial]:
+        return log_sink_trial(self.plugin, self.kind, harness, dsn)
 
     # --- one send after the other ---
 
@@ -272,17 +250,5 @@ class LogSinkContract(DatabaseFixtures):
         """Not by the objects, nor by what is raised; what is logged is searched at the end of every test."""
         sink = await trial.opened()
         said = [repr(trial.options), str(trial.options), repr(sink), repr(await sink.guarantee())]
-        try:
-            trial.plugin.Options.model_validate({**trial.harness.options, "no_such_option": 1})
-        except ValueError as error:
-            said.append(f"{error} {error!r}")
-        else:
-            pytest.fail("an unknown option is taken: set extra='forbid', as hammerwork.plugins.Options does")
+        said.append(refusal_of_an_unknown_option(trial.plugin, trial.harness.options))
         assert not trial.shown(said), "a secret is shown by a repr or an error"
-
-    async def test_options_may_be_set_by_a_file_or_by_variables(
-        self, trial: LogSinkTrial, tmp_path: Path
-    ) -> None:
-        """Both give the same settings, in which no secret is shown."""
-        table = {"type": trial.kind, **trial.harness.options}
-        await same_by_file_and_variables("sinks", table, trial.harness.secrets, tmp_path)

@@ -8,7 +8,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Collection, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -27,8 +27,7 @@ from ...core.publish.log_relay import LogRelay
 from ...core.publish.relay import Subscription
 from ...core.queue import Queue
 from .harness import Received, SinkHarness
-from .place import SinkPlace
-from .spoken import listening
+from .place import SinkPlace, begun
 
 BATCH = 20
 TYPES = (EventType.ENQUEUED, EventType.STARTED, EventType.COMPLETED)
@@ -79,16 +78,16 @@ class Watched:
 
 
 class LogSinkTrial(SinkPlace[LogSink]):
-    """All of it belongs to one test: the sink's name, and the queue whose events it wants, are no other's."""
+    """Events are sent to it in batches."""
 
     def __init__(self, plugin: Any, kind: str, harness: SinkHarness, queue: Queue) -> None:
-        super().__init__(plugin, kind, harness)
-        self._queue = queue
+        super().__init__(plugin, kind, harness, queue)
         self._numbers = itertools.count(1)
         self._jobs = 0
-        self._subscription = Subscription(
-            name=self.name, types=frozenset(TYPES), queues=(self.name,), from_log=True
-        )
+
+    @property
+    def subscription(self) -> Subscription:
+        return Subscription(name=self.name, types=frozenset(TYPES), queues=(self.name,), from_log=True)
 
     # --- events by hand ---
 
@@ -171,10 +170,6 @@ class LogSinkTrial(SinkPlace[LogSink]):
 
     # --- events of jobs, relayed as a gateway does ---
 
-    async def register(self) -> None:
-        """From now on the events that the sink wants are written."""
-        await self._queue.database.fetch("register_sink", self.name, self.kind, sorted(TYPES))
-
     async def run_jobs(self, count: int) -> set[str]:
         """Run that many jobs more, of which the log tells three events each; the ids of all events so far."""
         handlers = Handlers()
@@ -210,7 +205,7 @@ class LogSinkTrial(SinkPlace[LogSink]):
     @asynccontextmanager
     async def relaying(self, sink: LogSink, *, cut: bool = False) -> AsyncIterator[None]:
         """Relay until the block ends; then stop in good order, or with `cut` on the spot."""
-        relay = LogRelay(self._queue.database, self._subscription, sink, kind=self.kind, batch=BATCH)
+        relay = LogRelay(self._queue.database, self.subscription, sink, kind=self.kind, batch=BATCH)
         task = asyncio.create_task(relay.run(), name="relay")
         try:
             yield
@@ -249,18 +244,8 @@ def assert_in_order(arrived: Sequence[Received]) -> None:
         assert sequences == sorted(sequences), f"the events of job {job} are out of order: {sequences}"
 
 
-@asynccontextmanager
-async def log_sink_trial(
+def log_sink_trial(
     plugin: Any, kind: str, harness: SinkHarness, dsn: str
-) -> AsyncIterator[LogSinkTrial]:
-    """A trial of that sink, which settings name `kind`. At its end everything is closed, and what was logged
-    is searched for secrets."""
-    async with AsyncExitStack() as stack:
-        spoken = stack.enter_context(listening())
-        queue = await stack.enter_async_context(Queue(dsn))
-        await queue.migrate()
-        trial = LogSinkTrial(plugin, kind, harness, queue)
-        await trial.register()
-        stack.push_async_callback(trial.close_all)
-        yield trial
-    assert not any(secret in spoken.text for secret in harness.secrets), "a secret was logged"
+) -> AbstractAsyncContextManager[LogSinkTrial]:
+    """As `begun`."""
+    return begun(LogSinkTrial, plugin, kind, harness, dsn)

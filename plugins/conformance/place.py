@@ -3,29 +3,44 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel
 
 from ...core.event import LogSink, Sink, SinkCapabilities
 from ...core.job import Json
+from ...core.publish.relay import Subscription
+from ...core.queue import Queue
 from .harness import SinkHarness
+from .spoken import keeping
 from .trial import Condition, until
 
 S = TypeVar("S", Sink, LogSink)
 
 
 class SinkPlace(Generic[S]):
-    """All of it belongs to one test: the sink's name is used by no other."""
+    """All of it belongs to one test: the sink's name, and the queue whose events it wants, are no other's."""
 
-    def __init__(self, plugin: Any, kind: str, harness: SinkHarness) -> None:
+    def __init__(self, plugin: Any, kind: str, harness: SinkHarness, queue: Queue) -> None:
         self.plugin = plugin
         self.kind = kind
         self.harness = harness
         self.capabilities: SinkCapabilities = plugin.capabilities
         self.name = f"trial_{secrets.token_hex(6)}"
+        self._queue = queue
         self._sinks: list[S] = []
+
+    @property
+    def subscription(self) -> Subscription:
+        """What the sink wants."""
+        raise NotImplementedError
+
+    async def register(self) -> None:
+        """From now on the events that the sink wants are written."""
+        types = sorted(self.subscription.types)
+        await self._queue.database.fetch("register_sink", self.name, self.kind, types)
 
     @property
     def options(self) -> BaseModel:
@@ -58,3 +73,22 @@ class SinkPlace(Generic[S]):
     def shown(self, said: Sequence[str]) -> list[str]:
         """The secrets that are in these texts."""
         return [secret for secret in self.harness.secrets if any(secret in text for text in said)]
+
+
+Place = TypeVar("Place", bound=SinkPlace[Any])
+
+
+@asynccontextmanager
+async def begun(
+    trial_type: type[Place], plugin: Any, kind: str, harness: SinkHarness, dsn: str
+) -> AsyncIterator[Place]:
+    """A trial of that sink, which settings name `kind`. At its end everything is closed, and what was logged
+    is searched for secrets."""
+    with keeping(harness.secrets):
+        async with AsyncExitStack() as stack:
+            queue = await stack.enter_async_context(Queue(dsn))
+            await queue.migrate()
+            trial = trial_type(plugin, kind, harness, queue)
+            await trial.register()
+            stack.push_async_callback(trial.close_all)
+            yield trial

@@ -3,50 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
-from typing import Any
-
-import pytest
-import pytest_asyncio
+from contextlib import AbstractAsyncContextManager
 
 from ...core.event import SinkCapabilities
 from ...core.job import Dead, Done
 from ...core.message import AT_LEAST_ONCE, EXACTLY_ONCE
-from .choose import choose, needs
-from .database import DatabaseFixtures
+from .choose import needs
+from .contract import Contract
 from .harness import SinkHarness
-from .settings import same_by_file_and_variables
+from .settings import refusal_of_an_unknown_option
 from .sink_trial import SinkTrial, sink_trial
 
 
-class SinkContract(DatabaseFixtures):
-    """Subclass it, name the plugin, give it a harness, and pytest does the rest:
+class SinkContract(Contract):
+    """The suite of a sink that takes events one by one."""
 
-        class TestMySink(SinkContract):
-            plugin = MySink
-            kind = "mine"       # as settings name it: an entry point, or package.module:MySink
+    section = "sinks"
+    declares = SinkCapabilities
 
-            @pytest_asyncio.fixture
-            async def harness(self) -> AsyncIterator[SinkHarness]: ...
-
-    Tests are chosen and skipped as those of BridgeContract are.
-    """
-
-    pytestmark = pytest.mark.asyncio
-
-    plugin: Any
-    kind: str
-
-    def __init_subclass__(cls) -> None:
-        super().__init_subclass__()
-        if "plugin" in vars(cls):
-            choose(cls, cls.plugin, SinkCapabilities)
-
-    @pytest_asyncio.fixture
-    async def trial(self, harness: SinkHarness, conformance_dsn: str) -> AsyncIterator[SinkTrial]:
-        async with sink_trial(self.plugin, self.kind, harness, conformance_dsn) as trial:
-            yield trial
+    def begun(self, harness: SinkHarness, dsn: str) -> AbstractAsyncContextManager[SinkTrial]:
+        return sink_trial(self.plugin, self.kind, harness, dsn)
 
     # --- one delivery after the other ---
 
@@ -173,12 +149,7 @@ class SinkContract(DatabaseFixtures):
         """Not by the objects, nor by what is raised; what is logged is searched at the end of every test."""
         sink = await trial.opened()
         said = [repr(trial.options), str(trial.options), repr(sink), repr(await sink.guarantee())]
-        try:
-            trial.plugin.Options.model_validate({**trial.harness.options, "no_such_option": 1})
-        except ValueError as error:
-            said.append(f"{error} {error!r}")
-        else:
-            pytest.fail("an unknown option is taken: set extra='forbid', as hammerwork.plugins.Options does")
+        said.append(refusal_of_an_unknown_option(trial.plugin, trial.harness.options))
         assert not trial.shown(said), "a secret is shown by a repr or an error"
 
     async def test_secrets_are_not_shown_by_a_destination_that_is_away(self, trial: SinkTrial) -> None:
@@ -186,10 +157,3 @@ class SinkContract(DatabaseFixtures):
         said = [repr(await trial.report(sink, trial.event()))]
         await sink.close()
         assert not trial.shown(said), "a secret is shown by an outcome or an error"
-
-    async def test_options_may_be_set_by_a_file_or_by_variables(
-        self, trial: SinkTrial, tmp_path: Path
-    ) -> None:
-        """Both give the same settings, in which no secret is shown."""
-        table = {"type": trial.kind, **trial.harness.options}
-        await same_by_file_and_variables("sinks", table, trial.harness.secrets, tmp_path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,11 +16,9 @@ from ...core.job import Job, Json, Outcome, Retry
 from ...core.publish.deliver import DeliveryPolicy, delivery_handlers
 from ...core.publish.delivery_log import DeliveryLog
 from ...core.publish.relay import Relay, Subscription
-from ...core.queue import Queue
 from ...core.retry import Fixed
 from .harness import Received, SinkHarness
-from .place import SinkPlace
-from .spoken import listening
+from .place import SinkPlace, begun
 
 CONCURRENCY = 4
 AT_ONCE = DeliveryPolicy(retry=Fixed(timedelta(0)), max_attempts=50, concurrency=CONCURRENCY)
@@ -28,14 +26,12 @@ SOON = timedelta(milliseconds=50)
 
 
 class SinkTrial(SinkPlace[Sink]):
-    """All of it belongs to one test: the sink's name, and the queue whose events it wants, are no other's."""
+    """Events are delivered to it one by one."""
 
-    def __init__(self, plugin: Any, kind: str, harness: SinkHarness, queue: Queue) -> None:
-        super().__init__(plugin, kind, harness)
-        self._queue = queue
-        self._subscription = Subscription(
-            name=self.name, types=frozenset({EventType.ENQUEUED}), queues=(self.name,), max_attempts=50
-        )
+    @property
+    def subscription(self) -> Subscription:
+        wanted = frozenset({EventType.ENQUEUED})
+        return Subscription(name=self.name, types=wanted, queues=(self.name,), max_attempts=50)
 
     # --- one event ---
 
@@ -66,11 +62,6 @@ class SinkTrial(SinkPlace[Sink]):
 
     # --- events of jobs, delivered as a gateway does ---
 
-    async def register(self) -> None:
-        """From now on the events that the sink wants are written."""
-        types = sorted(self._subscription.types)
-        await self._queue.database.fetch("register_sink", self.name, self.kind, types)
-
     async def enqueue(self, count: int) -> list[str]:
         """That many jobs, of each of which the sink is to hear; their ids."""
         jobs = [Job(self.name, {"n": n}) for n in range(count)]
@@ -86,7 +77,7 @@ class SinkTrial(SinkPlace[Sink]):
             self._queue, delivery_handlers(log, sink, AT_ONCE), concurrency=CONCURRENCY, poll=SOON,
             lease=timedelta(seconds=1), upkeep=True,
         )  # fmt: skip
-        relay = Relay(database, self._subscription, kind=self.kind)
+        relay = Relay(database, self.subscription, kind=self.kind)
         parts = [asyncio.create_task(part.run(), name=type(part).__name__) for part in (worker, relay, log)]
         try:
             yield
@@ -117,16 +108,8 @@ def _job_of(received: Received) -> Json:
     return received.event["data"]["job_id"]
 
 
-@asynccontextmanager
-async def sink_trial(plugin: Any, kind: str, harness: SinkHarness, dsn: str) -> AsyncIterator[SinkTrial]:
-    """A trial of that sink, which settings name `kind`. At its end everything is closed, and what was logged
-    is searched for secrets."""
-    async with AsyncExitStack() as stack:
-        spoken = stack.enter_context(listening())
-        queue = await stack.enter_async_context(Queue(dsn))
-        await queue.migrate()
-        trial = SinkTrial(plugin, kind, harness, queue)
-        await trial.register()
-        stack.push_async_callback(trial.close_all)
-        yield trial
-    assert not any(secret in spoken.text for secret in harness.secrets), "a secret was logged"
+def sink_trial(
+    plugin: Any, kind: str, harness: SinkHarness, dsn: str
+) -> AbstractAsyncContextManager[SinkTrial]:
+    """As `begun`."""
+    return begun(SinkTrial, plugin, kind, harness, dsn)

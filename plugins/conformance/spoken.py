@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import traceback
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -52,3 +52,11 @@ def listening() -> Iterator[Spoken]:
         root.setLevel(level)
         processors[:] = before
         structlog.configure(processors=processors)
+
+
+@contextmanager
+def keeping(secrets: Sequence[str]) -> Iterator[None]:
+    """Fail the test that logs one of these within the block."""
+    with listening() as spoken:
+        yield
+    assert not any(secret in spoken.text for secret in secrets), "a secret was logged"

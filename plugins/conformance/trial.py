@@ -18,6 +18,7 @@ from pydantic import BaseModel
 
 from ...core.errors import Disconnected
 from ...core.ingest.decode import Decoder
+from ...core.ingest.flow import FlowLimits
 from ...core.ingest.intake import Intake, IntakeLimits
 from ...core.ingest.mapping import FieldMapping, Mapper
 from ...core.ingest.offsets import KeptOffsets
@@ -26,24 +27,23 @@ from ...core.postgres import schema
 from ...core.postgres.database import Database
 from .harness import BridgeHarness
 from .process import clean_environment, command
-from .spoken import Spoken, listening
+from .spoken import keeping
 
 PROMPT = Want(count=100, wait=timedelta(milliseconds=300), linger=timedelta(milliseconds=20))
 QUIET = timedelta(milliseconds=200)
 """How long a broker must give nothing before there counts as nothing left."""
+LOOK_EVERY = timedelta(milliseconds=50)
+"""How often the intakes of the kit look whether they are to rest."""
 
 
 class BridgeTrial:
     """All of it belongs to one test: the bridge's name, and the queue of its jobs, are used by no other."""
 
-    def __init__(
-        self, plugin: Any, kind: str, harness: BridgeHarness, database: Database, dsn: str, spoken: Spoken
-    ) -> None:
+    def __init__(self, plugin: Any, kind: str, harness: BridgeHarness, database: Database, dsn: str) -> None:
         self.plugin = plugin
         self.kind = kind
         self.harness = harness
         self.database = database
-        self.spoken = spoken
         self.capabilities: BridgeCapabilities = plugin.capabilities
         self.name = f"trial_{secrets.token_hex(6)}"
         self._dsn = dsn
@@ -118,7 +118,8 @@ class BridgeTrial:
         limits = IntakeLimits(count=count, wait=timedelta(milliseconds=200))
         source = bridge or self.bridge()
         mapping = mapper or FieldMapping(self.name)
-        return Intake(self.database, source, Decoder(), mapping, limits, kind=self.kind)
+        flow = FlowLimits(look_every=LOOK_EVERY)
+        return Intake(self.database, source, Decoder(), mapping, limits, flow=flow, kind=self.kind)
 
     @asynccontextmanager
     async def running(self, intake: Intake) -> AsyncIterator[asyncio.Task[None]]:
@@ -248,14 +249,15 @@ async def bridge_trial(
 ) -> AsyncIterator[BridgeTrial]:
     """A trial of that bridge, which settings name `kind`. At its end everything is closed, and what was
     logged is searched for secrets."""
-    async with AsyncExitStack() as stack:
-        spoken = stack.enter_context(listening())
-        database = await stack.enter_async_context(Database(dsn, application_name="hammerwork-conformance"))
-        await schema.migrate(database)
-        trial = BridgeTrial(plugin, kind, harness, database, dsn, spoken)
-        stack.push_async_callback(_close, trial)
-        yield trial
-    assert not any(secret in spoken.text for secret in harness.secrets), "a secret was logged"
+    with keeping(harness.secrets):
+        async with AsyncExitStack() as stack:
+            database = await stack.enter_async_context(
+                Database(dsn, application_name="hammerwork-conformance")
+            )
+            await schema.migrate(database)
+            trial = BridgeTrial(plugin, kind, harness, database, dsn)
+            stack.push_async_callback(_close, trial)
+            yield trial
 
 
 async def _close(trial: BridgeTrial) -> None:

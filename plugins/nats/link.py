@@ -14,11 +14,12 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import AuthorizationError, Error
 from nats.js.api import ConsumerInfo
-from nats.js.errors import APIError, BadRequestError, NotFoundError
+from nats.js.errors import APIError, BadRequestError, NoStreamResponseError, NotFoundError
 
-from .. import Disconnected, Misconfigured
+from .. import BadMessage, Disconnected, Misconfigured
 from ..connection import TLS_HINT, Address, distrusted
 from .options import ServerOptions
+from .publication import Publication
 
 Answer = TypeVar("Answer")
 
@@ -33,6 +34,8 @@ ENDED = ("404", "408")
 """The statuses of a question that nothing, or nothing more, came in answer to."""
 NO_CONSUMER = 10014
 """The code of the error that says that a consumer, and not its stream, is missing."""
+TOO_LARGE = 10054
+"""The code of the error that says that a stream takes no message of this size."""
 HARMLESS = ("size exceeds", "exceeded", "batch completed")
 """Words of a 409 that ends a question and leaves the consumer as it is."""
 
@@ -57,6 +60,7 @@ class NatsLink:
 
     def __init__(self) -> None:
         self.client = Client()
+        self._streams = self.client.jetstream()
         self.buffer: deque[Msg] = deque()
         self.lost: Misconfigured | Disconnected | None = None
         self._dead: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -161,6 +165,40 @@ class NatsLink:
         except (Error, OSError) as error:
             raise self.lost or _translated(error) from error
         await self.ask(self.client.flush(round(STEP)))
+
+    async def publish(
+        self, publications: Sequence[Publication], *, within: float
+    ) -> list[BadMessage | Misconfigured | Disconnected | None]:
+        """Publish these to JetStream, all at once. For each: None when a stream has it, else what is in its
+        way, for ever (BadMessage) or until that has changed."""
+        asking = [asyncio.create_task(self._published(one, within), name="publish") for one in publications]
+        answering = asyncio.create_task(asyncio.wait(asking), name="answers")
+        try:
+            await asyncio.wait((answering, self._dead), return_when=asyncio.FIRST_COMPLETED)
+            gone = self.lost or Disconnected("the connection was closed")
+            return [asked.result() if asked.done() else gone for asked in asking]
+        finally:
+            for task in (answering, *asking):
+                task.cancel()
+
+    async def _published(
+        self, one: Publication, within: float
+    ) -> BadMessage | Misconfigured | Disconnected | None:
+        """What is too large is not even sent: the server would end the connection."""
+        if one.size > (most := self.client.max_payload):
+            return BadMessage("too_large", f"{one.size} bytes, the server takes {most}")
+        try:
+            async with asyncio.timeout(within):
+                await self._streams.publish(one.subject, one.body, timeout=within, headers={**one.headers})
+        except APIError as error:
+            if error.err_code == TOO_LARGE:
+                return BadMessage("too_large", f"{one.size} bytes, which the stream does not take")
+            return _translated(error)
+        except NoStreamResponseError:
+            return Disconnected(f"no stream takes {one.subject}, or it does not answer")
+        except (Error, OSError, TimeoutError) as error:
+            return self.lost or _translated(error)
+        return None
 
     async def close(self) -> None:
         """Disconnect. Idempotent; takes FAREWELL at most; never raises."""

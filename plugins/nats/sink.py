@@ -1,50 +1,51 @@
-"""NatsSink: events published to a JetStream stream."""
+"""NatsSink: batches of events published to a JetStream stream, those of a job one after the other."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-import time
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, assert_never
+from uuid import UUID
 
 from .. import (
+    AT_LEAST_ONCE,
+    BadMessage,
     Dead,
-    DeliveryAttempt,
-    DeliveryReport,
     Disconnected,
     Done,
     Guarantee,
-    Json,
+    LoggedEvent,
     Misconfigured,
     Outcome,
     Retry,
     SinkCapabilities,
     Snooze,
-    Unavailable,
 )
 from .bridge import link_type, server_address
 from .options import Body, NatsSinkOptions
+from .publication import Publication
 
 if TYPE_CHECKING:
     from .link import NatsLink
 
-HELD = timedelta(minutes=1)
-"""How long a delivery waits that a wrong setting is in the way of."""
-PREFIX = "dev.hammerwork."
+SEND_WITHIN = 10.0
+"""Seconds after which a send begins with no more events; what waits comes again in the next one."""
+WAITING = Snooze(timedelta(0))
 
 
 class NatsSink:
-    """Implements `core.event.Sink` for one subject. Each event is published under its id, so that the stream
-    drops repetitions within its duplicate window.
+    """Implements `core.event.LogSink` for one subject. Each event is published under its id, so that the
+    stream drops repetitions within its duplicate window.
 
-    Raises Misconfigured for a URL or subject that cannot be used, and MissingExtra where the client is not
-    installed.
+    A stream may refuse one message and take the next, so the first events of all jobs are published together,
+    then, of those jobs whose first one was taken, the second, and so on. Raises Misconfigured for a URL or
+    subject that cannot be used, and MissingExtra where the client is not installed.
     """
 
     Options = NatsSinkOptions
-    capabilities = SinkCapabilities(largest=1024 * 1024)
+    capabilities = SinkCapabilities(batches=True, order="key", refuses=True, largest=1024 * 1024)
 
     def __init__(self, name: str, options: NatsSinkOptions) -> None:
         self.name = name
@@ -52,93 +53,101 @@ class NatsSink:
         self._link_type = link_type("the NATS sink")
         self._address = server_address(options)
         self._link: NatsLink | None = None
-        self._connecting = asyncio.Lock()
-        self._opened = False
-        _subject(options.subject, {})
+        _subject(options.subject, type="", queue="")
 
-    async def open(self) -> None:
-        """Nothing is connected before the first delivery, which also connects again what was lost."""
-        self._opened = True
+    async def open(self) -> str | None:
+        await self.close()
+        self._link = await self._connected()
+        return None
 
-    async def deliver(self, attempt: DeliveryAttempt) -> DeliveryReport:
-        """One message, taken when the stream says so. Never raises for what server or network do."""
-        if not self._opened:
-            raise Unavailable(f"the sink {self.name} is not open")
-        started = time.monotonic()
-        try:
-            link = await self._alive()
-            outcome, error = await self._publish(link, attempt)
-        except Misconfigured as fault:
-            outcome, error = Snooze(HELD), f"misconfigured: {fault}"
-        except Disconnected as fault:
-            outcome, error = Retry(str(fault)), "unavailable"
-        return DeliveryReport(outcome=outcome, error=error, duration=time.monotonic() - started)
+    async def send(self, events: Sequence[LoggedEvent], mark: str) -> Sequence[Outcome]:
+        if self._link is None:
+            raise Disconnected("the sink is not open")
+        outcomes: list[Outcome] = [WAITING] * len(events)
+        held = set[UUID | None]()
+        fault: Disconnected | Misconfigured | None = None
+        until = asyncio.get_running_loop().time() + SEND_WITHIN
+        for wave in _waves(events):
+            places = [place for place in wave if events[place].job_id not in held]
+            if not places or asyncio.get_running_loop().time() > until:
+                break
+            publications = [self._publication(events[place]) for place in places]
+            answers = await self._link.publish(publications, within=self._options.timeout.total_seconds())
+            for place, answer in zip(places, answers, strict=True):
+                match answer:
+                    case None:
+                        outcomes[place] = Done()
+                    case BadMessage():
+                        outcomes[place] = Dead(str(answer))
+                    case Disconnected() | Misconfigured():
+                        fault = fault or answer
+                        outcomes[place] = Retry(str(answer))
+                        held.add(events[place].job_id)
+                    case _:
+                        assert_never(answer)
+        if fault is not None and all(isinstance(outcome, Retry | Snooze) for outcome in outcomes):
+            raise fault
+        return outcomes
 
     async def close(self) -> None:
-        self._opened = False
         link, self._link = self._link, None
         if link is not None:
             await link.close()
 
     async def guarantee(self) -> Guarantee:
-        options = self._options
-        link = await self._link_type.connect(self._address, options, name=self.name)
+        link = await self._connected()
         try:
-            if options.stream is not None:
-                await link.ask(link.client.jsm().stream_info(options.stream))
+            if self._options.stream is not None:
+                await link.ask(link.client.jsm().stream_info(self._options.stream))
         finally:
             await link.close()
         because = (
             "an event whose answer was lost is published again under its id (Nats-Msg-Id), which the stream"
             " drops within its duplicate window"
         )
-        return Guarantee("at-least-once", because)
+        return Guarantee(AT_LEAST_ONCE, because)
 
-    async def _alive(self) -> NatsLink:
-        async with self._connecting:
-            if self._link is None or self._link.lost is not None:
-                if self._link is not None:
-                    await self._link.close()
-                self._link = await self._link_type.connect(self._address, self._options, name=self.name)
-            return self._link
+    async def _connected(self) -> NatsLink:
+        return await self._link_type.connect(self._address, self._options, name=self.name)
 
-    async def _publish(self, link: NatsLink, attempt: DeliveryAttempt) -> tuple[Outcome, str | None]:
-        options, event = self._options, attempt.cloud_event
+    def _publication(self, event: LoggedEvent) -> Publication:
+        options = self._options
         headers, body = _content(event, options.body)
-        if len(body) > (most := link.client.max_payload):
-            return Dead(f"too_large: {len(body)} bytes, the server takes {most}"), "too_large"
-        headers["Nats-Msg-Id"] = attempt.event_id
-        subject = _subject(options.subject, event)
-        timeout, stream = options.timeout.total_seconds(), options.stream
-        publishing = link.client.jetstream().publish(
-            subject, body, timeout=timeout, stream=stream, headers=headers
-        )
-        await link.ask(publishing)
-        return Done(), None
+        headers["Nats-Msg-Id"] = str(event.id)
+        if options.stream is not None:
+            headers["Nats-Expected-Stream"] = options.stream
+        subject = _subject(options.subject, type=event.type, queue=event.queue or "none")
+        return Publication(subject, headers, body)
 
 
-def _content(event: Mapping[str, Json], form: Body) -> tuple[dict[str, str], bytes]:
+def _waves(events: Sequence[LoggedEvent]) -> Iterator[list[int]]:
+    """The places of the first event of every job, then of the second, and so on."""
+    seen = Counter[UUID]()
+    waves: list[list[int]] = []
+    for place, event in enumerate(events):
+        line = event.job_id or event.id
+        if seen[line] == len(waves):
+            waves.append([])
+        waves[seen[line]].append(place)
+        seen[line] += 1
+    yield from waves
+
+
+def _content(event: LoggedEvent, form: Body) -> tuple[dict[str, str], bytes]:
     match form:
         case "cloudevents":
-            return {"Content-Type": "application/cloudevents+json"}, _bytes(event)
+            return {"Content-Type": "application/cloudevents+json"}, event.cloud_event().encode()
         case "cloudevents-binary":
-            attributes = {f"ce-{k}": str(v) for k, v in event.items() if k not in ("data", "datacontenttype")}
-            kind = str(event.get("datacontenttype", "application/json"))
-            return {"Content-Type": kind, **attributes}, _bytes(event.get("data"))
+            attributes = {f"ce-{name}": value for name, value in event.attributes().items()}
+            return {"Content-Type": "application/json", **attributes}, event.body().encode()
         case other:
             assert_never(other)
 
 
-def _bytes(value: Json) -> bytes:
-    return json.dumps(value, ensure_ascii=False).encode()
-
-
-def _subject(template: str, event: Mapping[str, Json]) -> str:
+def _subject(template: str, **named: str) -> str:
     """The template with what it names of the event. Raises Misconfigured where it names something else."""
-    data = event.get("data")
-    queue = data.get("queue") if isinstance(data, dict) else None
     try:
-        return template.format(type=str(event.get("type", "")).removeprefix(PREFIX), queue=queue or "none")
+        return template.format(**named)
     except (KeyError, ValueError, IndexError) as error:
         raise Misconfigured(
             f"the subject {template!r} cannot be filled in", hint="it may name {type} and {queue}"

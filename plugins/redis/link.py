@@ -65,13 +65,21 @@ class RedisLink:
 
     async def ask_all(self, commands: Sequence[Command], *, together: bool = False) -> list[Any]:
         """The answers to commands that are sent at once; with `together` all are carried out or none."""
+        sent = [("MULTI",), *commands, ("EXEC",)] if together else commands
         try:
-            async with self._client.pipeline(transaction=together) as pipeline:
-                for command in commands:
+            async with self._client.pipeline(transaction=False) as pipeline:
+                for command in sent:
                     pipeline.execute_command(*command)
-                return await pipeline.execute()
+                # Where the client raises by itself, it quotes the command, which is nobody's business.
+                answers = await pipeline.execute(raise_on_error=False)
+            if together and isinstance(answers[-1], list):
+                answers = answers[-1]
+            for answer in answers:
+                if isinstance(answer, ResponseError):
+                    raise answer
         except (RedisError, OSError) as error:
             raise _translated(error) from error
+        return answers
 
     async def close(self) -> None:
         try:

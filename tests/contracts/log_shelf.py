@@ -251,7 +251,7 @@ class Waiting(LogShelfSink):
         return answer
 
     async def close(self) -> None:
-        for _ in range(200):
+        for _ in range(100):
             if self._asked:
                 await asyncio.sleep(0.01)
         await super().close()
@@ -384,7 +384,7 @@ class Untyped(LogShelfSink):
 
 
 @asynccontextmanager
-async def log_shelf(*, patience: float = 15.0, answers_within: float = 2.0) -> AsyncIterator[LogShelf]:
+async def log_shelf(*, patience: float = 60.0, answers_within: float = 2.0) -> AsyncIterator[LogShelf]:
     """A fresh one, that runs."""
     token = secrets.token_hex(8)
     made = LogShelf(options={}, secrets=[token], patience=patience, answers_within=answers_within)

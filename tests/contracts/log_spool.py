@@ -201,7 +201,7 @@ class LogSpoolHarness(BridgeHarness):
 
 
 @asynccontextmanager
-async def log_spool_harness(dsn: str, *, patience: float = 15.0) -> AsyncIterator[LogSpoolHarness]:
+async def log_spool_harness(dsn: str, *, patience: float = 60.0) -> AsyncIterator[LogSpoolHarness]:
     """A harness around a fresh log that runs."""
     password = secrets.token_hex(8)
     spool = LogSpool(password=password)

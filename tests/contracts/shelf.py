@@ -109,7 +109,7 @@ class Shelf(SinkHarness):
 
 
 @asynccontextmanager
-async def shelf(*, patience: float = 15.0, answers_within: float = 2.0) -> AsyncIterator[Shelf]:
+async def shelf(*, patience: float = 60.0, answers_within: float = 2.0) -> AsyncIterator[Shelf]:
     """A fresh one, that runs."""
     token = secrets.token_hex(8)
     made = Shelf(options={}, secrets=[token], patience=patience, answers_within=answers_within)

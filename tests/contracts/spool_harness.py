@@ -40,7 +40,7 @@ class SpoolHarness(BridgeHarness):
 
 
 @asynccontextmanager
-async def spool_harness(*, patience: float = 15.0) -> AsyncIterator[SpoolHarness]:
+async def spool_harness(*, patience: float = 60.0) -> AsyncIterator[SpoolHarness]:
     """A harness around a fresh spool that runs."""
     password = secrets.token_hex(8)
     async with Spool(password=password, lease=LEASE).running() as spool:

@@ -17,6 +17,7 @@ from hammerwork.plugins import Bridge, Message
 from hammerwork.plugins.conformance import BridgeContract, BridgeHarness
 
 from ..services import free_port
+from ..services.proxy import FaultProxy
 
 PATH = "/in/conformance"
 TAKEN = {200, 202, 422}
@@ -29,9 +30,10 @@ class Senders(BridgeHarness):
     token: str
     gateway: str
     """Where the kit's gateway process listens, when there is one."""
+    session: aiohttp.ClientSession
     bridges: list[HttpBridge] = field(default_factory=list)
     served: str = ""
-    session: aiohttp.ClientSession | None = None
+    proxy: FaultProxy | None = None
     sending: set[asyncio.Task[None]] = field(default_factory=set)
 
     def attach(self, bridge: Bridge) -> None:
@@ -48,9 +50,8 @@ class Senders(BridgeHarness):
         return len(self.sending)
 
     async def cut(self) -> None:
-        session, self.session = self.session, None
-        assert session is not None
-        await session.close()
+        assert self.proxy is not None
+        self.proxy.cut()
 
     async def _send(self, message: Message) -> None:
         headers = {"Authorization": f"Bearer {self.token}", "Idempotency-Key": message.id or ""}
@@ -66,17 +67,12 @@ class Senders(BridgeHarness):
 
     async def _taken(self, turn: int, body: bytes, headers: dict[str, str]) -> bool:
         places = [*(f"{self.served}/{n}" for n in range(len(self.bridges))), self.gateway]
-        if self.session is None:
-            # A request whose session is closed beneath it may never end: senders have a time-out.
-            self.session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=5)
-            )
         try:
             place = places[turn % len(places)]
             async with self.session.post(place, data=body, headers=headers) as answer:
                 assert answer.status in TAKEN | {503}, await answer.text()
                 return answer.status in TAKEN
-        except (aiohttp.ClientError, OSError, RuntimeError):  # the last: the session was closed meanwhile
+        except (aiohttp.ClientError, OSError):
             return False
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
@@ -88,8 +84,7 @@ class Senders(BridgeHarness):
         for task in self.sending:
             task.cancel()
         await asyncio.gather(*self.sending, return_exceptions=True)
-        if self.session is not None:
-            await self.session.close()
+        await self.session.close()
 
 
 class TestHttp(BridgeContract):
@@ -105,13 +100,17 @@ class TestHttp(BridgeContract):
             environment={"HAMMERWORK_HTTP__PORT": str(port)},
             token=token,
             gateway=f"http://127.0.0.1:{port}{PATH}",
+            session=aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=5)
+            ),
         )
         application = web.Application()
         application.router.add_post("/{number}", harness.handle)
         runner = web.AppRunner(application, auto_decompress=False, access_log=None, shutdown_timeout=0.1)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
-        harness.served = f"http://127.0.0.1:{runner.addresses[0][1]}"
-        yield harness
-        await harness.stop()
+        async with FaultProxy(*runner.addresses[0][:2]) as proxy:
+            harness.proxy, harness.served = proxy, f"http://127.0.0.1:{proxy.port}"
+            yield harness
+            await harness.stop()
         await runner.cleanup()

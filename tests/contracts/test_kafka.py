@@ -86,7 +86,6 @@ class TestKafka(BridgeContract):
                     "fetch_wait": 0.05,
                 },
                 secrets=place.secrets,
-                patience=30.0,
                 place=place,
                 dsn=dsn,
             )

@@ -77,7 +77,6 @@ class TestKafkaSink(LogSinkContract):
                     "request_timeout": 2,
                 },
                 secrets=place.secrets,
-                patience=30.0,
                 answers_within=6.0,
                 place=place,
             )

@@ -82,7 +82,6 @@ class TestKinesis(LogSinkContract):
                     "timeout": 2,
                 },
                 secrets=[aws_service.secret_key],
-                patience=20.0,
                 answers_within=6.0,
                 service=aws_service,
                 stream=stream,

@@ -95,7 +95,6 @@ class TestRabbitmq(BridgeContract):
             queue=f"conformance.{secrets.token_hex(6)}",
             options={"url": f"amqp://{USER}:{password}@{host}:{port}/", "prefetch": 30},
             secrets=[password],
-            patience=20.0,
         )
         harness.options = {**harness.options, "queue": harness.queue}
         async with harness.channel() as channel:

@@ -4,38 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+import re
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 import pytest
 
-from hammerwork.plugins import Json, Message
+from hammerwork.plugins import Message
 from hammerwork.plugins.conformance import (
     BridgeContract,
     BridgeHarness,
+    LogSinkContract,
     Received,
-    SinkContract,
     SinkHarness,
 )
 from hammerwork.plugins.redis import RedisBridge, RedisSink
 
+from ..plugins.brokers import until
 from ..plugins.redis_stream import RedisStream
-from ..services import free_port
-from ..services.broker import PASSWORD, USER, BrokerService
+from ..services.broker import PASSWORD, BrokerService
 from ..services.proxy import FaultProxy
-
-
-def url_at(port: int) -> str:
-    return f"redis://{USER}:{PASSWORD}@127.0.0.1:{port}"
+from .served import Served, url_at
 
 
 @dataclass(kw_only=True)
-class StreamHarness(BridgeHarness):
+class StreamHarness(Served, BridgeHarness):
     """A stream of the test's own, and entries with a field for everything that they carry."""
 
-    service: BrokerService
     stream: RedisStream
-    proxy: FaultProxy
 
     async def publish(self, messages: Sequence[Message]) -> None:
         for message in messages:
@@ -49,15 +45,6 @@ class StreamHarness(BridgeHarness):
             return int(await self.stream.ask("XLEN", self.stream.name))
         group = dict(zip(groups[0][::2], groups[0][1::2], strict=True))
         return int(group[b"pending"]) + int(group[b"lag"])
-
-    async def restart(self) -> None:
-        await asyncio.to_thread(self.service.restart)
-
-    async def cut(self) -> None:
-        self.proxy.cut()
-
-    async def unreachable(self) -> Mapping[str, Json]:
-        return {**self.options, "url": url_at(free_port())}
 
 
 class TestRedisBridge(BridgeContract):
@@ -75,7 +62,7 @@ class TestRedisBridge(BridgeContract):
                 stream=redis_stream,
                 proxy=proxy,
                 options={
-                    "url": url_at(proxy.port),
+                    "url": url_at(redis_service, proxy.port),
                     "stream": redis_stream.name,
                     "body_field": "body",
                     "key_field": "key",
@@ -88,12 +75,11 @@ class TestRedisBridge(BridgeContract):
 
 
 @dataclass(kw_only=True)
-class EventsHarness(SinkHarness):
+class EventsHarness(Served, SinkHarness):
     """A stream of the test's own that events are added to."""
 
-    service: BrokerService
     stream: RedisStream
-    proxy: FaultProxy
+    healing: asyncio.Task[None] | None = None
 
     async def received(self) -> Sequence[Received]:
         found = []
@@ -104,17 +90,25 @@ class EventsHarness(SinkHarness):
             )
         return found
 
-    async def restart(self) -> None:
-        await asyncio.to_thread(self.service.restart)
+    async def fail(self, times: int) -> None:
+        """The server has no memory left, until it has said so as often."""
+        await self.stream.ask("CONFIG", "RESETSTAT")
+        await self.stream.ask("CONFIG", "SET", "maxmemory", 1)
+        self.healing = asyncio.create_task(self._heal(times), name="heal")
 
-    async def hang(self) -> None:
-        self.proxy.blackhole()
+    async def _heal(self, times: int) -> None:
+        async def refused() -> bool:
+            told = (await self.stream.ask("INFO", "errorstats")).decode()
+            return sum(int(count) for count in re.findall(r"errorstat_OOM:count=(\d+)", told)) >= times
 
-    async def unreachable(self) -> Mapping[str, Json]:
-        return {**self.options, "url": url_at(free_port())}
+        await until(refused)
+        await self.heal()
+
+    async def heal(self) -> None:
+        await self.stream.ask("CONFIG", "SET", "maxmemory", 0)
 
 
-class TestRedisSink(SinkContract):
+class TestRedisSink(LogSinkContract):
     plugin = RedisSink
     kind = "redis"
 
@@ -123,11 +117,15 @@ class TestRedisSink(SinkContract):
         self, redis_service: BrokerService, redis_stream: RedisStream
     ) -> AsyncIterator[SinkHarness]:
         async with FaultProxy(*redis_service.address) as proxy:
-            yield EventsHarness(
+            harness = EventsHarness(
                 service=redis_service,
                 stream=redis_stream,
                 proxy=proxy,
-                options={"url": url_at(proxy.port), "stream": redis_stream.name, "timeout": 1},
+                options={"url": url_at(redis_service, proxy.port), "stream": redis_stream.name, "timeout": 1},
                 secrets=[PASSWORD],
                 answers_within=4.0,
             )
+            yield harness
+            if harness.healing is not None:
+                harness.healing.cancel()
+                await harness.heal()

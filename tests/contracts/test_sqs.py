@@ -14,7 +14,7 @@ from urllib.parse import quote, urlsplit
 import pytest
 from aiobotocore.session import get_session
 
-from hammerwork.bridges.sqs import SqsBridge
+from hammerwork.bridges.sqs import SqsBridge, holding
 from hammerwork.plugins import Bridge, Json, Message
 from hammerwork.plugins.conformance import BridgeContract, BridgeHarness
 from hammerwork.plugins.conformance.choose import names_of_tests
@@ -44,6 +44,8 @@ GROUPED = {
 VISIBILITY = 1
 FITS = 200_000
 AWAY = 0.3
+HIDDEN = 1
+"""Seconds for which what is handed back a second time stays away; five would only be waited for."""
 
 aws = get_session()
 
@@ -140,7 +142,6 @@ async def sqs_harness(service: AwsService, *, fifo: bool = False) -> AsyncIterat
                 "visibility": VISIBILITY,
             },
             secrets=[service.secret_key],
-            patience=20.0,
             lease=float(VISIBILITY),
             sqs=sqs,
             s3=s3,
@@ -151,12 +152,17 @@ async def sqs_harness(service: AwsService, *, fifo: bool = False) -> AsyncIterat
         await sqs.delete_queue(QueueUrl=url)
 
 
+@pytest.fixture
+def hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(holding, "FIRST_HIDING", HIDDEN)
+
+
 class TestSqs(BridgeContract):
     plugin = SqsBridge
     kind = "sqs"
 
     @pytest.fixture
-    async def harness(self, aws_service: AwsService) -> AsyncIterator[BridgeHarness]:
+    async def harness(self, aws_service: AwsService, hidden: None) -> AsyncIterator[BridgeHarness]:
         async with sqs_harness(aws_service) as harness:
             yield harness
 
@@ -174,7 +180,7 @@ class TestSqsFifo(BridgeContract):
     kind = "sqs"
 
     @pytest.fixture
-    async def harness(self, aws_service: AwsService) -> AsyncIterator[BridgeHarness]:
+    async def harness(self, aws_service: AwsService, hidden: None) -> AsyncIterator[BridgeHarness]:
         async with sqs_harness(aws_service, fifo=True) as harness:
             yield harness
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,11 +11,9 @@ import pytest
 from nats.js.api import ConsumerConfig
 
 from hammerwork.core.errors import Disconnected, Misconfigured
-from hammerwork.core.event import DeliveryAttempt
-from hammerwork.core.job import Dead, Done, Retry, Snooze
 from hammerwork.core.message import Want
 from hammerwork.core.postgres.database import Database
-from hammerwork.plugins.nats import NatsBridge, NatsSink, NatsSinkOptions
+from hammerwork.plugins.nats import NatsBridge
 
 from ..services.broker import PASSWORD, BrokerService
 from ..services.proxy import FaultProxy
@@ -434,72 +431,3 @@ async def test_a_killed_server_loses_nothing(
 
         await until(all_there)
     assert sorted(payload["n"] for payload in await payloads(database)) == list(range(60))
-
-
-# --- the sink --------------------------------------------------------------------------------------
-
-EVENT = {
-    "id": "e1",
-    "type": "dev.hammerwork.job.completed",
-    "source": "here",
-    "datacontenttype": "application/json",
-    "data": {"queue": "mail.é"},
-}
-ATTEMPT = DeliveryAttempt(event_id="e1", cloud_event=EVENT, attempt=1)
-
-
-def sink_of(place: NatsStream, **settings: Any) -> NatsSink:
-    usual = {"url": place.url, "subject": f"{place.name}.{{type}}", "stream": place.name}
-    return NatsSink("events", NatsSinkOptions.model_validate(usual | settings))
-
-
-async def test_an_event_is_published_once_however_often_it_is_delivered(nats_stream: NatsStream) -> None:
-    sink = sink_of(nats_stream)
-    await sink.open()
-    for _ in range(3):
-        report = await sink.deliver(ATTEMPT)
-        assert (report.outcome, report.error) == (Done(), None)
-    assert (await nats_stream.js.stream_info(nats_stream.name)).state.messages == 1
-    message = await nats_stream.js.get_msg(nats_stream.name, 1)
-    assert message.subject == f"{nats_stream.name}.job.completed"
-    assert message.headers is not None
-    assert message.headers["Nats-Msg-Id"] == "e1"
-    assert message.data is not None
-    assert json.loads(message.data) == EVENT
-    assert (await sink.guarantee()).level == "at-least-once"
-    await sink.close()
-
-
-async def test_a_binary_event_has_its_attributes_as_headers(nats_stream: NatsStream) -> None:
-    sink = sink_of(nats_stream, body="cloudevents-binary", subject=f"{nats_stream.name}.{{queue}}")
-    await sink.open()
-    await sink.deliver(ATTEMPT)
-    message = await nats_stream.js.get_msg(nats_stream.name, 1)
-    assert message.headers is not None
-    assert message.headers["ce-type"] == "dev.hammerwork.job.completed"
-    assert message.headers["Content-Type"] == "application/json"
-    assert (message.subject, message.data) == (f"{nats_stream.name}.mail.é", b'{"queue": "mail.\xc3\xa9"}')
-    await sink.close()
-
-
-async def test_a_sink_says_what_is_in_its_way(nats_stream: NatsStream) -> None:
-    wrong = {"url": nats_stream.url.replace("://", "://tester:wr0ng@")}
-    large = DeliveryAttempt(event_id="e2", cloud_event={**EVENT, "data": "x" * 2_000_000}, attempt=1)
-    for settings, attempt, kind in (
-        (wrong, ATTEMPT, Snooze),
-        ({"stream": "another"}, ATTEMPT, Snooze),
-        ({"url": "nats://127.0.0.1:1"}, ATTEMPT, Retry),
-        ({}, large, Dead),
-    ):
-        sink = sink_of(nats_stream, **settings)
-        await sink.open()
-        report = await sink.deliver(attempt)
-        assert isinstance(report.outcome, kind), report
-        assert report.error
-        assert "wr0ng" not in report.error
-        await sink.close()
-
-
-async def test_a_subject_that_names_what_there_is_not_is_refused(nats_stream: NatsStream) -> None:
-    with pytest.raises(Misconfigured, match="cannot be filled in"):
-        sink_of(nats_stream, subject="events.{job}")

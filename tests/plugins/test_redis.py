@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from hammerwork.core.errors import Disconnected, Misconfigured
-from hammerwork.core.event import DeliveryAttempt
-from hammerwork.core.job import Done, Retry, Snooze
 from hammerwork.core.message import Want
 from hammerwork.core.postgres.database import Database
-from hammerwork.plugins.redis import RedisBridge, RedisSink, RedisSinkOptions
+from hammerwork.plugins.redis import RedisBridge
 
 from ..services.broker import PASSWORD, BrokerService
 from ..services.proxy import FaultProxy
@@ -405,49 +403,3 @@ async def test_a_killed_server_loses_nothing(
     assert sorted(
         json.loads(p)["n"] if isinstance(p, str) else p["n"] for p in await payloads(database)
     ) == list(range(60))
-
-
-# --- the sink --------------------------------------------------------------------------------------
-
-EVENT = {"id": "e1", "type": "dev.hammerwork.job.completed", "source": "here", "data": {"queue": "é"}}
-
-
-@pytest.fixture
-def attempts() -> Iterator[DeliveryAttempt]:
-    return iter(DeliveryAttempt(event_id="e1", cloud_event=EVENT, attempt=n) for n in range(1, 100))
-
-
-def sink_of(stream: RedisStream, **settings: Any) -> RedisSink:
-    usual = {"url": stream.url, "stream": stream.name}
-    return RedisSink("events", RedisSinkOptions.model_validate(usual | settings))
-
-
-async def test_an_event_is_an_entry_with_its_attributes_as_fields(
-    redis_stream: RedisStream, attempts: Iterator[DeliveryAttempt]
-) -> None:
-    sink = sink_of(redis_stream, max_length=5)
-    await sink.open()
-    report = await sink.deliver(next(attempts))
-    assert (report.outcome, report.error) == (Done(), None)
-    [[_, flat]] = await redis_stream.ask("XRANGE", redis_stream.name, "-", "+")
-    fields = {flat[n].decode(): flat[n + 1].decode() for n in range(0, len(flat), 2)}
-    assert fields == {**EVENT, "data": '{"queue": "é"}'}
-    for _ in range(300):
-        await sink.deliver(next(attempts, DeliveryAttempt(event_id="e1", cloud_event=EVENT, attempt=1)))
-    assert await redis_stream.ask("XLEN", redis_stream.name) < 300
-    assert (await sink.guarantee()).level == "at-least-once"
-    await sink.close()
-
-
-async def test_a_sink_waits_for_its_server_and_for_its_settings(
-    redis_stream: RedisStream, attempts: Iterator[DeliveryAttempt]
-) -> None:
-    wrong = sink_of(redis_stream, url=redis_stream.url.replace("://", "://tester:wr0ng@"))
-    away = sink_of(redis_stream, url="redis://127.0.0.1:1")
-    for sink, kind in ((wrong, Snooze), (away, Retry)):
-        await sink.open()
-        report = await sink.deliver(next(attempts))
-        assert isinstance(report.outcome, kind)
-        assert report.error
-        assert "wr0ng" not in report.error
-        await sink.close()

@@ -26,6 +26,38 @@ from ..gateway.command import Hammerwork
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "writing-a-plugin.md"
 FENCE = re.compile(r"```(\w+)\n# ([\w.]+)\n(.*?)```", re.DOTALL)
+TEST_PAGES = """
+import json
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest_asyncio
+from pages import PagesSink
+
+from hammerwork.plugins.conformance import LogSinkContract, Received, SinkHarness
+
+
+@dataclass(kw_only=True)
+class Pages(SinkHarness):
+    path: Path
+
+    async def received(self) -> Sequence[Received]:
+        pages = sorted(self.path.glob("*.page"))
+        events = [json.loads(line) for page in pages for line in page.read_text().splitlines()]
+        return [Received(event_id=event["id"], event=event) for event in events]
+
+
+class TestPages(LogSinkContract):
+    plugin = PagesSink
+    kind = "pages:PagesSink"
+
+    @pytest_asyncio.fixture
+    async def harness(self, tmp_path: Path) -> AsyncIterator[SinkHarness]:
+        path = tmp_path / "pages"
+        path.mkdir()
+        yield Pages(path=path, options={"path": str(path)})
+"""
 NOISE = re.compile(r"```toml\n(\[bridges\.noise\].*?)```", re.DOTALL)
 
 
@@ -41,7 +73,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     catalog._installed.cache_clear()
     yield folder
     catalog._installed.cache_clear()
-    for name in ("gibberish", "folder", "lines", "shop"):
+    for name in ("gibberish", "folder", "lines", "pages", "shop"):
         sys.modules.pop(name, None)
 
 
@@ -121,6 +153,7 @@ async def test_the_package_is_listed_with_what_it_offers(project: Path, tmp_path
     assert [row[:2] for row in ours] == [
         ["bridge", "folder"],
         ["sink", "lines"],
+        ["sink", "pages"],
         ["transform", "shop-order"],
         ["handlers", "shop"],
     ]
@@ -130,14 +163,16 @@ async def test_the_package_is_listed_with_what_it_offers(project: Path, tmp_path
     assert "Reads the files of one folder in the order of their names." in shown.out
 
 
-async def test_the_folder_passes_the_kit(project: Path, dsn: str) -> None:
-    """As its author would run it: in a process of its own, from the page's file. Without the tests that kill
-    gateways, which tests/contracts runs often enough."""
+async def test_the_folder_and_the_pages_pass_the_kit(project: Path, dsn: str) -> None:
+    """As their author would run it: in a process of its own. Without the tests that kill gateways, which
+    tests/contracts runs often enough."""
+    (project / "test_pages.py").write_text(TEST_PAGES)
     (project / "conftest.py").write_text(
         f'import pytest\n\n\n@pytest.fixture\ndef dsn() -> str:\n    return "{dsn}"\n'
     )
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "not killed", "test_folder.py",
+        sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "not killed",
+        "test_folder.py", "test_pages.py",
         cwd=project, env={**os.environ, "PYTHONPATH": str(project)},
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
     )  # fmt: skip

@@ -220,7 +220,7 @@ class KafkaSink:
     async def _topics_of(self, events: Sequence[LoggedEvent]) -> dict[str, Sequence[int] | str]:
         """What is known of each topic of these events. They are looked up together: each that is missing
         takes its time, and one after another many of them would take that of the whole send."""
-        names = list({self._addressing.topic(event) for event in events})
+        names = list(self._addressing.topics(events))
         found = await asyncio.gather(*map(self._partitions_of, names), return_exceptions=True)
         topics = dict[str, Sequence[int] | str]()
         for name, answer in zip(names, found, strict=True):

@@ -254,6 +254,20 @@ async def test_a_key_that_is_no_text_is_a_dead_event(kafka: KafkaService, topic:
     assert outcomes[2] == Dead("no_key: the key's expression answers int, not text")
 
 
+async def test_a_topic_that_cannot_be_named_is_a_dead_event_and_others_go_on(
+    kafka: KafkaService, topic: str
+) -> None:
+    prefix = f"{topic}.{'x' * (249 - len(topic) - len('.orders.'))}"
+    await kafka.create_topic(f"{prefix}.orders")
+    sent = [event(), event(queue="orders-of-others"), event(), event(queue="über")]
+    async with opened(kafka, f"{prefix}.{{queue}}") as sink:
+        outcomes = await sink.send(sent, "mark")
+    assert (outcomes[0], outcomes[2]) == (Done(), Done())
+    why = "Kafka takes 1 to 249 letters, digits, `.`, `_`, `-`"
+    assert outcomes[1] == Dead(f"bad_topic: '{prefix}.orders-of-others' (259 characters): {why}")
+    assert outcomes[3] == Dead(f"bad_topic: '{prefix}.über' (247 characters): {why}")
+
+
 # --- the order of a job ---------------------------------------------------------------------------
 
 
@@ -405,6 +419,7 @@ async def test_a_broker_that_was_stopped_in_its_tracks_is_waited_for(kafka: Kafk
         ({"headers": {"ce_id": "x"}}, "is set by the format"),
         ({"transactional_id": "x"}, "take effect with delivery"),
         ({"topic": "jobs.{queue}", "delivery": "transactional"}, "position_topic is needed"),
+        ({"delivery": "transactional", "position_topic": "the place"}, "is no topic"),
         ({"compression": "brotli"}, "'none', 'gzip'"),
         ({"request_timeout": 60}, "19"),
     ],

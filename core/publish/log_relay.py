@@ -16,7 +16,7 @@ import structlog
 from ..backoff import Backoff
 from ..cancellation import asked_to_end
 from ..errors import Disconnected, HammerworkError, Misconfigured, StateConflict, Unavailable
-from ..event import LogSink
+from ..event import LogSink, SharedLogSink
 from ..failpoints import reach
 from ..postgres.database import Connection, Database, Record, statement
 from ..postgres.duty import Duty
@@ -158,6 +158,8 @@ class LogRelay:
     async def _session(self, row: Record) -> None:
         """Open the sink, relay until it is paused, lost or stopped, and close it."""
         try:
+            if isinstance(self._sink, SharedLogSink):
+                self._sink.belong_to(row["deployment"])
             mark = await self._answered(self._sink.open())
             log.info("sink open", sink=self.subscription.name)
             self.status.running()

@@ -44,7 +44,8 @@ class KafkaSinkOptions(ClusterOptions):
     """`transactional`: each batch and the position in the event log are one transaction of Kafka, so that a
     consumer with isolation.level=read_committed sees every event exactly once."""
     transactional_id: str | None = Field(None, min_length=1, max_length=249)
-    """Also the consumer group that keeps the position; None: `hammerwork.NAME`."""
+    """Also the consumer group that keeps the position; None: `hammerwork.NAME.DEPLOYMENT`, which names the
+    database (`select id from hammerwork.deployment`), so that no other deployment has it."""
     position_topic: str | None = None
     """The topic under which the position is kept; needed where `topic` is several."""
     max_record_bytes: ByteSize = Field(ByteSize(1024 * 1024), ge=1024)

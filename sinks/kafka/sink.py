@@ -51,7 +51,7 @@ class _Headers(NamedTuple):
 
 
 class KafkaSink:
-    """Implements `core.event.LogSink`.
+    """Implements `core.event.SharedLogSink`.
 
     One batch of a partition is under way at a time, so where it is not taken nothing behind it is. After a
     fault the producer is thrown away: its numbering has a gap that no broker forgives. Raises Misconfigured
@@ -72,8 +72,6 @@ class KafkaSink:
         self._transactional = options.delivery == "transactional"
         self._scatters = not self._transactional and (options.fixed_topic is None or options.key is not None)
         """Whether events of a job may lie in several partitions, and be seen there one without the other."""
-        position_topic = options.position_topic or options.fixed_topic
-        self._position = Position(position_topic, self._identity) if position_topic else None
         self._producer: AIOKafkaProducer | None = None
         self._spoiled = False
         self._partitions: dict[str, tuple[float, Sequence[int]]] = {}
@@ -82,15 +80,19 @@ class KafkaSink:
         self._refused: dict[int, str] = {}
         """Events, by their place in the log, that the broker refused within a transaction, and why."""
 
+    def belong_to(self, deployment: str) -> None:
+        if self._options.transactional_id is None:
+            self._identity = f"hammerwork.{self.name}.{deployment}"
+
     async def open(self) -> str | None:
         await self._format.open()
         await self._renew()
         assert self._producer is not None
         if (topic := self._options.fixed_topic) is not None:
             await self._known(topic)
-        if not self._transactional or self._position is None:
+        if not self._transactional:
             return None
-        await self._known(self._options.position_topic or self._options.fixed_topic or "")
+        await self._known(self._position.topic)
         return await self._position.read(self._producer)
 
     async def close(self) -> None:
@@ -298,7 +300,6 @@ class KafkaSink:
         """All of it and the mark, or nothing. After a fault only a new producer knows what became of it."""
         producer, position = self._producer, self._position
         assert producer is not None
-        assert position is not None
         try:
             await producer.begin_transaction()
             _raise_first(
@@ -325,6 +326,12 @@ class KafkaSink:
                 if len(places) == 1:
                     self._refused[events[places[0]].log_id] = "the broker refused it"
                 raise Disconnected(f"{part.topic} takes no batch of this size") from error
+
+    @property
+    def _position(self) -> Position:
+        topic = self._options.position_topic or self._options.fixed_topic
+        assert topic is not None  # the options see to it
+        return Position(topic, self._identity)
 
     async def _renew(self) -> None:
         await self.close()

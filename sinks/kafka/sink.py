@@ -113,6 +113,7 @@ class KafkaSink:
         return outcomes
 
     async def guarantee(self) -> Guarantee:
+        await self._format.look()
         login = await login_arguments(self._options)
         admin = AIOKafkaAdminClient(
             bootstrap_servers=list(self._options.bootstrap), client_id="hammerwork", **login

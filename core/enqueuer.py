@@ -11,10 +11,10 @@ from uuid import UUID
 import asyncpg
 
 from .backoff import Backoff
-from .errors import CommitUnknown, HammerworkError, Unavailable
+from .errors import CommitUnknown, HammerworkError, Misconfigured, Unavailable
 from .job import Job
 from .postgres import store
-from .postgres.database import Database, mapped_errors
+from .postgres.database import Database, describe, mapped_errors
 from .postgres.notifier import Announcer
 
 BATCH = 2000
@@ -77,10 +77,12 @@ class Enqueuer:
                     self._store(rows, {job.queue for job in batch}), name="enqueue many"
                 )
             return stored if storing is None else stored | await storing
-        except BaseException:
+        except BaseException as error:
             if storing is not None:
                 storing.cancel()
                 await asyncio.gather(storing, return_exceptions=True)
+            if isinstance(error, asyncpg.DataError):
+                raise _unfit(error) from error
             raise
 
     async def one(self, job: Job) -> None:
@@ -111,7 +113,7 @@ class Enqueuer:
             _tell(batch, error)
         except Exception as error:
             if len(batch) == 1:
-                return _tell(batch, error)
+                return _tell(batch, _unfit(error) if isinstance(error, asyncpg.DataError) else error)
             middle = len(batch) // 2
             await self._land(batch[:middle])
             await self._land(batch[middle:])
@@ -164,6 +166,16 @@ async def _rows(jobs: Sequence[Job]) -> list[Row]:
         rows.extend(map(store.row_of, jobs[start : start + SLICE]))
         await asyncio.sleep(0)
     return rows
+
+
+def _unfit(error: asyncpg.DataError) -> Misconfigured:
+    """A value that no try again makes fit, in our words."""
+    unfit = Misconfigured(
+        f"Postgres cannot take a value of the job: {describe(error)}",
+        hint="look at its times, its numbers and its id",
+    )
+    unfit.__cause__ = error
+    return unfit
 
 
 def _tell(batch: Sequence[_Waiting], error: Exception | None = None) -> None:

@@ -255,4 +255,15 @@ class LogSink(Protocol):
         ...
 
 
+@runtime_checkable
+class SharedLogSink(LogSink, Protocol):
+    """A log sink that keeps something at its destination under a name of its own (a transactional id, a
+    position), where other deployments may have a sink of the same name."""
+
+    def belong_to(self, deployment: str) -> None:
+        """Called before each `open`: which deployment (which database with its schema) this is. It stays the
+        same through failovers and restores. Whatever name of its own the sink takes holds this."""
+        ...
+
+
 AnySink = Sink | LogSink

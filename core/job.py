@@ -85,6 +85,10 @@ class Job:
 
     def __post_init__(self) -> None:
         check_name("queue", self.queue)
+        if not isinstance(self.id, UUID):
+            raise Misconfigured(f"the id must be a UUID, not {self.id!r}")
+        if not isinstance(self.result_ttl, timedelta):
+            raise Misconfigured(f"result_ttl must be a timedelta, not {self.result_ttl!r}")
         if self.run_at is not None and self.delay is not None:
             raise Misconfigured("a job takes run_at or delay, not both")
         if self.run_at is not None and self.run_at.tzinfo is None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Literal
 
+from ..clients.schemas.options import RegistryOptions
 from ..core import operate
 from ..core.errors import HammerworkError, Misconfigured
 from ..core.event import AnySink
@@ -98,6 +99,11 @@ async def check(settings: Settings) -> Report:
         _promise(f"sink {name}", outlet.sink, stopped, exactly_once=False)
         for name, outlet in parts.outlets.items()
     ]
+    promises += [
+        _schemas(name, bridge.decode.registry)
+        for name, bridge in settings.bridges.items()
+        if bridge.enabled and bridge.decode.registry is not None
+    ]
     return Report((*findings, *await asyncio.gather(*promises)))
 
 
@@ -178,6 +184,19 @@ async def _promise(
         resume = f"it is {why}; `hammerwork {subject.replace(' ', ' resume ')}` lets it go on"
         found = replace(found, warnings=(*found.warnings, resume))
     return _judged(subject, found, exactly_once)
+
+
+async def _schemas(bridge: str, options: RegistryOptions) -> Finding:
+    """Whether the registry of a bridge answers. A sink's own guarantee asks for its subject."""
+    from ..clients.schemas.registry import Registry  # with aiohttp, as in decoding.py
+
+    subject = f"schemas of {bridge}"
+    try:
+        async with asyncio.timeout(ANSWER_WITHIN.total_seconds()):
+            await Registry(options).look()
+    except (HammerworkError, TimeoutError) as error:
+        return _fault(subject, error)
+    return Finding(subject=subject, verdict="ok", summary=f"the registry at {options.url} answers")
 
 
 def _judged(subject: str, found: Guarantee, exactly_once: bool) -> Finding:

@@ -99,7 +99,8 @@ class EventStream:
         ]
 
     async def run(self, queue: Queue) -> None:
-        """Send until the task is cancelled; then what is in hand is sent and noted, or comes again."""
+        """Send until the task is cancelled; then what is in hand is sent and noted, or comes again. Cancelled
+        a second time it does not wait for that."""
         relays = self.relays(queue)
         tasks = [asyncio.create_task(r.run(), name=f"relay {r.subscription.name}") for r in relays]
         try:
@@ -107,10 +108,13 @@ class EventStream:
         finally:
             for relay in relays:
                 relay.stop()
-            await asyncio.wait(tasks, timeout=STOP_WITHIN)
-            for task in tasks:
-                task.cancel()
-            ended = await asyncio.gather(*tasks, return_exceptions=True)
+            try:
+                await asyncio.wait(tasks, timeout=STOP_WITHIN)
+            finally:
+                for task in tasks:
+                    task.cancel()
+                # However often we are cancelled, this ends when all of them have.
+                ended = await asyncio.gather(*tasks, return_exceptions=True)
         for error in ended:
             if isinstance(error, Exception):
                 raise error

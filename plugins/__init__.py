@@ -18,6 +18,7 @@ from ..core.event import Event as Event
 from ..core.event import EventType as EventType
 from ..core.event import LoggedEvent as LoggedEvent
 from ..core.event import LogSink as LogSink
+from ..core.event import SharedLogSink as SharedLogSink
 from ..core.event import Sink as Sink
 from ..core.event import SinkCapabilities as SinkCapabilities
 from ..core.execute.handlers import Handlers as Handlers

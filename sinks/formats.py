@@ -12,10 +12,14 @@ Header = tuple[str, bytes]
 
 class Format(Protocol):
     """How events are written. `open` fetches what that needs, a schema for instance, and raises what
-    `LogSink.open` raises; the others never wait. `value` raises BadMessage for an event that cannot be
+    `LogSink.open` raises. `value` raises BadMessage for an event that cannot be
     written, which then becomes a dead letter."""
 
     async def open(self) -> None: ...
+
+    async def look(self) -> None:
+        """As `open`, for `LogSink.guarantee`: it changes nothing outside."""
+        ...
 
     def value(self, event: LoggedEvent) -> bytes: ...
 
@@ -32,6 +36,9 @@ class Structured:
     async def open(self) -> None:
         return None
 
+    async def look(self) -> None:
+        return None
+
     def value(self, event: LoggedEvent) -> bytes:
         return event.cloud_event().encode()
 
@@ -43,6 +50,9 @@ class Binary:
     """The attributes of a CloudEvent as headers (Kafka protocol binding 1.0.2, §3.2), its data as value."""
 
     async def open(self) -> None:
+        return None
+
+    async def look(self) -> None:
         return None
 
     def value(self, event: LoggedEvent) -> bytes:
@@ -70,6 +80,9 @@ class Plain:
     _HEADERS: Sequence[Header] = [("content-type", b"application/json")]
 
     async def open(self) -> None:
+        return None
+
+    async def look(self) -> None:
         return None
 
     def value(self, event: LoggedEvent) -> bytes:

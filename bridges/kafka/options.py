@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import ByteSize, Field, field_validator, model_validator
 
 from ...clients.identity import HeaderIdentity, JsonIdentity
-from ...clients.kafka.options import TOPIC, ClusterOptions, Wait, Words
+from ...clients.kafka.options import ClusterOptions, Wait, Words, is_topic
 
 
 class KafkaOptions(ClusterOptions):
@@ -52,7 +52,7 @@ class KafkaOptions(ClusterOptions):
     @classmethod
     def _are_topics(cls, given: tuple[str, ...]) -> tuple[str, ...]:
         for topic in given:
-            if not TOPIC.fullmatch(topic) or topic in (".", ".."):
+            if not is_topic(topic):
                 raise ValueError(f"{topic!r} is no topic's name: letters, digits, `.`, `_`, `-`, at most 249")
         return given
 

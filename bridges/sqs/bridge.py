@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, assert_never
@@ -20,6 +21,9 @@ log = structlog.get_logger(__name__)
 
 DAY = 86_400
 SHORT_VISIBILITY = 15.0
+CLOSE_WITHIN = 4.0
+"""Seconds that a close takes at most; polls that are under way then end behind it."""
+
 LOOK = timedelta(seconds=1)
 
 
@@ -27,8 +31,8 @@ class SqsBridge:
     """Implements `core.message.Bridge` for one queue.
 
     Several long polls fill one buffer. Everything that is held is kept hidden from others until it is deleted
-    or handed back; a poll that was begun is let end by itself. Raises MissingExtra where the client is not
-    installed.
+    or handed back; a poll that was begun is let end by itself, after the close if need be. Raises
+    MissingExtra where the client is not installed.
     """
 
     Options = SqsOptions
@@ -45,6 +49,8 @@ class SqsBridge:
         self._options = options
         self._session_type = _client()
         self._session: Session | None = None
+        self._closing: set[asyncio.Task[None]] = set()
+        """Sessions that wait for their last polls, beside the one that may be open by now."""
 
     async def open(self) -> None:
         await self.close()
@@ -73,7 +79,10 @@ class SqsBridge:
     async def close(self) -> None:
         session, self._session = self._session, None
         if session is not None:
-            await session.close()
+            closing = asyncio.create_task(session.close(), name=f"sqs {self.name} close")
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+            await asyncio.wait({closing}, timeout=CLOSE_WITHIN)
 
     def tap(self, most: int, kept: Mapping[str, int | None]) -> SqsBridge:
         """One poller with short polls that receives no more than that, in tens. SQS counts a receive of each,

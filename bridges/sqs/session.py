@@ -122,6 +122,9 @@ class Session:
                 held = self._held(message_id, handle, raw)
                 self._holding.hold(held)
                 fresh.append((raw, held))
+        if self._ending:
+            await self._give_back(self._holding.all())
+            return
         self.buffer.add(await asyncio.gather(*(self._delivery(raw, held) for raw, held in fresh)))
 
     def _held(self, message_id: str, handle: str, raw: MessageTypeDef) -> Held:
@@ -188,17 +191,21 @@ class Session:
     # --- the end ---
 
     async def close(self) -> None:
-        """Let the polls end, give back everything, disconnect. A pull that is under way raises."""
+        """Give back everything, let the polls end, disconnect. A pull that is under way raises.
+
+        A poll that is cut would leave messages hidden that nobody has. What it brings now goes back at once.
+        """
         self._ending, self._receiving = True, False
         self.failure = self.failure or Disconnected("the bridge was closed")
         self.buffer.wake()
         self._look_again()
         try:
-            within = GRACE + self._options.wait.total_seconds()
-            if self._pollers:
-                await asyncio.wait(self._pollers, timeout=within)
             await self._give_back(self._holding.all())
+            await asyncio.wait(self._pollers, timeout=self._options.wait.total_seconds() + GRACE)
         finally:
+            if cut := sum(poller.cancelled() or not poller.done() for poller in self._pollers):
+                hidden = self._options.visibility.total_seconds()
+                log.warning("sqs.polls_cut", bridge=self._name, polls=cut, hidden_for=hidden)
             tasks = [*self._pollers, *self._tasks]
             for task in tasks:
                 task.cancel()

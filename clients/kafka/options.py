@@ -19,6 +19,11 @@ def _split(given: Any) -> Any:
     return [part.strip() for part in given.split(",") if part.strip()] if isinstance(given, str) else given
 
 
+def is_topic(name: str) -> bool:
+    """Whether Kafka would take a topic of this name."""
+    return TOPIC.fullmatch(name) is not None and name not in (".", "..")
+
+
 Words = Annotated[tuple[str, ...], BeforeValidator(_split, json_schema_input_type=str | tuple[str, ...])]
 Wait = Annotated[timedelta, Field(gt=timedelta(0))]
 

@@ -86,14 +86,23 @@ class EventEncoder:
         """
         if self._id is not None:
             return
+        if not self._auto_register:
+            await self.look()
+            return
         try:
-            if self._auto_register:
-                self._id = await self._registry.register(self._subject, EVENT_SCHEMA)
-            else:
-                self._id = await self._registry.find(self._subject, EVENT_SCHEMA)
+            self._id = await self._registry.register(self._subject, EVENT_SCHEMA)
         except Unavailable as error:
             raise Disconnected(str(error)) from error
-        if self._id is None:
+
+    async def look(self) -> None:
+        """Ask the registry and register nothing. Raises as `open` does, but for what only registering shows:
+        whether a schema that is new to it fits those before."""
+        try:
+            found = await self._registry.find(self._subject, EVENT_SCHEMA)
+        except Unavailable as error:
+            raise Disconnected(str(error)) from error
+        self._id = self._id or found
+        if found is None and not self._auto_register:
             raise Misconfigured(
                 f"the schema of events is not registered under {self._subject!r}",
                 hint="register hammerwork.clients.schemas.encoding.EVENT_SCHEMA there,"

@@ -52,6 +52,10 @@ class Registry:
             password = options.password.get_secret_value()
             self._headers["Authorization"] = aiohttp.encode_basic_auth(options.username, password, "utf-8")
 
+    async def look(self) -> None:
+        """Return when it answers us as a registry does: a schema that it has, or that there is none."""
+        await self._ask("GET", "schemas/ids/1")
+
     async def schema(self, schema_id: int) -> Schema | None:
         """The schema of that id with all that it refers to; None when there is none.
 

@@ -16,6 +16,7 @@ from ..postgres.store import Fetcher
 DETAIL_LENGTH = 2000
 REASON_LENGTH = 100
 MOST_BITS = 1024
+MOST_ATTEMPTS = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +59,7 @@ def _row(burial: Burial, body_cap: int) -> tuple[object, ...]:
         json.dumps(storable(dict(message.headers)), ensure_ascii=False),
         json.dumps(storable(dict(message.coordinates)), ensure_ascii=False),
         json.dumps(storable({k: v for k, v in carried.items() if v is not None}), ensure_ascii=False),
-        message.attempt or 0,
+        min(message.attempt or 0, MOST_ATTEMPTS),
     )
 
 

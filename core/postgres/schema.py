@@ -150,13 +150,15 @@ async def _server_faults(connection: Connection) -> list[str]:
             " and name in ('fsync', 'full_page_writes', 'synchronous_commit')"
         )
     ]
-    stranger = await connection.fetchval(
-        "select count(*) from hammerwork.sinks where position_xid > pg_snapshot_xmax(pg_current_snapshot())"
+    ahead = await connection.fetchval(
+        "select string_agg(name, ', ' order by name) from hammerwork.sinks"
+        " where position_xid > pg_snapshot_xmax(pg_current_snapshot())"
     )
-    if stranger:
+    if ahead:
         faults.append(
-            f"{stranger} sink position(s) are ahead of this server's transactions: the data was restored from"
-            " another server; remove and register those sinks again"
+            f"the position of the sinks {ahead} is ahead of this server's transactions: the database was"
+            " restored from another one; `hammerwork sink remove NAME` lets each begin anew, `hammerwork sink"
+            " replay NAME --since` sends what may be missing"
         )
     for table in ("history", "attempts", "events", "deliveries"):
         tomorrow = await connection.fetchval(

@@ -9,10 +9,12 @@ from datetime import timedelta
 from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
+import asyncpg
+
 from ..errors import Misconfigured
 from ..job import Job, JobRecord, JobState, Json, Priority
 from ..retry import from_json, to_json
-from .database import Connection, Record, columns, statement
+from .database import Connection, Record, columns, describe, statement
 
 COPY_FROM = 50
 """So many rows go by COPY: fewer are stored sooner by one statement, which needs no transaction around it."""
@@ -204,16 +206,20 @@ async def enqueue_fresh(
     """As `enqueue`, for ids that are new: many rows that are due at once go by COPY, twice as fast.
 
     The connection's codecs must be the driver's own. Raises asyncpg.UniqueViolationError when an id exists
-    after all; `enqueue` then says which.
+    after all; `enqueue` then says which. As there, what cannot be stored is an asyncpg.DataError.
     """
     ids: list[Any] = [row[0] for row in rows]
     timed = any(row[-1] is not None or row[-2] is not None for row in rows)
     # Jobs of a COPY share one run_at, so that their ids alone say in which order they came.
     if len(rows) < COPY_FROM or timed or ids != sorted(ids):
         return await enqueue(connection, rows, announce)
-    await connection.copy_records_to_table(
-        "jobs", schema_name="hammerwork", columns=_COPIED, records=[row[: len(_COPIED)] for row in rows]
-    )
+    try:
+        await connection.copy_records_to_table(
+            "jobs", schema_name="hammerwork", columns=_COPIED, records=[row[: len(_COPIED)] for row in rows]
+        )
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
+        # A statement's values the driver refuses as the server would, those of a COPY it lets fail anyhow.
+        raise asyncpg.DataError(describe(error)) from error
     (copied,) = await connection.fetch(statement("copied"), list(announce))
     if copied["wanted"]:
         await connection.fetch(statement("note_enqueued"), ids)

@@ -16,15 +16,15 @@ import structlog
 from ..backoff import Backoff
 from ..cancellation import asked_to_end
 from ..errors import Disconnected, HammerworkError, Misconfigured, StateConflict, Unavailable
-from ..event import LogSink
+from ..event import LogSink, SharedLogSink
 from ..failpoints import reach
 from ..postgres.database import Connection, Database, Record, statement
 from ..postgres.duty import Duty
 from ..status import Status
 from .batch import Batch, Letter, bury_events
 from .log_reader import BATCH, LogReader, Slice
-from .reading import LATEST, PASS_OVER_EVERY, SOONEST, Place
-from .relay import Subscription, age
+from .reading import LATEST, PASS_OVER_EVERY, SOONEST, Place, refuse_ahead
+from .relay import Subscription, age, told
 
 log = structlog.get_logger(__name__)
 
@@ -118,17 +118,22 @@ class LogRelay:
         """Relay until something is in the way; how long to rest after it."""
         name, batches = self.subscription.name, self.counts.batches
         try:
+            ours = await self._duty.ours()
             await self._register()
-            if not await self._duty.ours():
+            if not ours:
                 self.status.running()
                 return self._hold / 5
             if (row := await self._look_at()) is None:
                 self.status.running()
                 return LATEST
+            refuse_ahead(name, row)
             await self._session(row)
             return 0.0
         except Misconfigured as error:
-            await self._held(f"{error}. {error.hint}".rstrip(". "))
+            await self._held(told(error))
+            # An operator must get at the sink, and may have removed it when we come again.
+            self._registered = False
+            await self._duty.leave()
             log.error("sink held: a setting is wrong", sink=name, error=str(error), hint=error.hint)
             return MISCONFIGURED_RETRY
         except (HammerworkError, asyncpg.PostgresError) as error:
@@ -153,6 +158,8 @@ class LogRelay:
     async def _session(self, row: Record) -> None:
         """Open the sink, relay until it is paused, lost or stopped, and close it."""
         try:
+            if isinstance(self._sink, SharedLogSink):
+                self._sink.belong_to(row["deployment"])
             mark = await self._answered(self._sink.open())
             log.info("sink open", sink=self.subscription.name)
             self.status.running()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, Self
 
+from ..errors import Misconfigured
 from ..postgres.database import Connection, Record, statement
 
 SOONEST, LATEST = 0.02, 0.5
@@ -23,6 +24,18 @@ class Place(NamedTuple):
     @classmethod
     def of(cls, row: Record) -> Self:
         return cls(int(row["xid"]), row["id"])
+
+
+def refuse_ahead(sink: str, row: Record) -> None:
+    """Raises Misconfigured for a position (a row of look_at_sink.sql or sink_position.sql) in the future:
+    what happens now would lie behind it, and be passed over in silence."""
+    if row["ahead"]:
+        raise Misconfigured(
+            f"the position of sink {sink!r} is ahead of this server's transactions: the database was restored"
+            " from another one",
+            hint=f"`hammerwork sink remove {sink}` lets it begin anew at present; `hammerwork sink replay"
+            f" {sink} --since` a time shortly before the backup then sends what may be missing",
+        )
 
 
 class Look(NamedTuple):

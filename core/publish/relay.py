@@ -24,7 +24,7 @@ from ..postgres import store
 from ..postgres.database import Connection, Database, Record, statement
 from ..postgres.duty import Duty
 from ..status import Status
-from .reading import LATEST, PASS_OVER_EVERY, SOONEST, Look, Place, look
+from .reading import LATEST, PASS_OVER_EVERY, SOONEST, Look, Place, look, refuse_ahead
 
 log = structlog.get_logger(__name__)
 
@@ -142,6 +142,7 @@ class Relay:
         self._kind = kind
         self._moved_at = time.monotonic()
         self._behind_at: datetime | None = None
+        self._registered = False
         self._stopping = asyncio.Event()
         self._duty = Duty(database, f"relay.{subscription.name}", hold=HOLD_DUTY)
 
@@ -154,18 +155,24 @@ class Relay:
         """Relay until stopped or cancelled."""
         backoff, rest = Backoff(), SOONEST
         try:
-            await self._register(backoff)
             while not self._stopping.is_set():
                 try:
                     rest = await self._turn(rest)
                     backoff.reset()
                 except (HammerworkError, asyncpg.PostgresError) as error:
-                    self.status.holding(str(error))
                     rest = backoff.next()
-                    log.warning("relay held", sink=self.subscription.name, error=str(error))
+                    await self._hold_back(error)
                 await self._rest(rest)
         finally:
             self.status.stopped()
+            await self._duty.leave()
+
+    async def _hold_back(self, error: Exception) -> None:
+        self.status.holding(told(error))
+        log.warning("relay held", sink=self.subscription.name, error=told(error))
+        if isinstance(error, Misconfigured):
+            # An operator must get at the sink, and may have removed it when we come again.
+            self._registered = False
             await self._duty.leave()
 
     def stop(self) -> None:
@@ -177,20 +184,19 @@ class Relay:
             async with asyncio.timeout(seconds):
                 await self._stopping.wait()
 
-    async def _register(self, backoff: Backoff) -> None:
-        subscription = self.subscription
-        types = sorted(subscription.types)
-        while not self._stopping.is_set():
-            try:
-                await self._database.fetch("register_sink", subscription.name, self._kind, types)
-                return
-            except HammerworkError as error:
-                self.status.holding(str(error))
-                await self._rest(backoff.next())
+    async def _register(self) -> None:
+        """Once: then events are kept for the sink, also while another process relays to it."""
+        if self._registered:
+            return
+        types = sorted(self.subscription.types)
+        await self._database.fetch("register_sink", self.subscription.name, self._kind, types)
+        self._registered = True
 
     async def _turn(self, rest: float) -> float:
         """One batch, if the duty is ours; how long to rest after it."""
-        if not await self._duty.ours():
+        ours = await self._duty.ours()
+        await self._register()
+        if not ours:
             self.status.running()
             return HOLD_DUTY.total_seconds() / 5
         taken = await self.relay_once()
@@ -206,6 +212,7 @@ class Relay:
             position = await connection.fetchrow(statement("sink_position"), subscription.name)
             if position is None:
                 return 0
+            refuse_ahead(subscription.name, position)
             after, horizon = Place.of(position), position["horizon"]
             found = await look(connection, subscription.name, position["types"], after, horizon, BATCH)
             if found.rows:
@@ -263,6 +270,11 @@ async def replay_since(database: Database, subscription: Subscription, since: da
         if len(rows) < BATCH:
             return sent
         xid, last_id = rows[-1]["xid"], rows[-1]["id"]
+
+
+def told(error: Exception) -> str:
+    """An error, and what to do where it says that."""
+    return f"{error}. {getattr(error, 'hint', '')}".rstrip(". ")
 
 
 def age(at: datetime | None) -> float:

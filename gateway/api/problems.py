@@ -109,6 +109,8 @@ def problem_of(error: HammerworkError) -> Problem:
             return Problem(status=409, code="state_conflict", detail=str(error))
         case ResultExpired():
             return Problem(status=410, code="result_expired", detail=str(error))
+        case Misconfigured(__cause__=asyncpg.DataError()):
+            return Problem(status=422, code="invalid", detail=str(error), hint=error.hint)
         case Unavailable() | Misconfigured(__cause__=asyncpg.PostgresError()):
             return Problem(
                 status=503,

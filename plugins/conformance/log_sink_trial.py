@@ -16,7 +16,7 @@ from uuid import UUID
 import pytest
 
 from ...core.errors import Disconnected, Misconfigured
-from ...core.event import EventType, LoggedEvent, LogSink
+from ...core.event import EventType, LoggedEvent, LogSink, SharedLogSink
 from ...core.execute.handlers import Handlers
 from ...core.execute.running import RunningJob
 from ...core.execute.worker import Worker
@@ -51,6 +51,10 @@ class Watched:
 
     async def is_hit(self) -> bool:
         return self.hit
+
+    def belong_to(self, deployment: str) -> None:
+        if isinstance(self._sink, SharedLogSink):
+            self._sink.belong_to(deployment)
 
     async def open(self) -> str | None:
         return await self._sink.open()
@@ -159,6 +163,9 @@ class LogSinkTrial(SinkPlace[LogSink]):
     async def keeps_position(self) -> bool:
         """Whether the sink tells, when it is opened, where it is in the log."""
         sink = self.sink()
+        if isinstance(sink, SharedLogSink):
+            (row,) = await self._queue.database.fetch("look_at_sink", self.name)
+            sink.belong_to(row["deployment"])
         mark = await sink.open()
         await sink.close()
         return mark is not None

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import ByteSize, Field, field_validator, model_validator
 
-from ...clients.kafka.options import TOPIC, ClusterOptions
+from ...clients.kafka.options import ClusterOptions, is_topic
 from ...clients.schemas.options import RegistryOptions
 
 Compression = Literal["none", "gzip", "snappy", "lz4", "zstd"]
@@ -44,7 +44,8 @@ class KafkaSinkOptions(ClusterOptions):
     """`transactional`: each batch and the position in the event log are one transaction of Kafka, so that a
     consumer with isolation.level=read_committed sees every event exactly once."""
     transactional_id: str | None = Field(None, min_length=1, max_length=249)
-    """Also the consumer group that keeps the position; None: `hammerwork.NAME`."""
+    """Also the consumer group that keeps the position; None: `hammerwork.NAME.DEPLOYMENT`, which names the
+    database (`select id from hammerwork.deployment`), so that no other deployment has it."""
     position_topic: str | None = None
     """The topic under which the position is kept; needed where `topic` is several."""
     max_record_bytes: ByteSize = Field(ByteSize(1024 * 1024), ge=1024)
@@ -58,12 +59,18 @@ class KafkaSinkOptions(ClusterOptions):
     @field_validator("topic")
     @classmethod
     def _is_topic(cls, given: str) -> str:
-        plain = PLACEHOLDER.sub("x", given)
-        if TOPIC.fullmatch(plain) is None or plain in (".", ".."):
+        if not is_topic(PLACEHOLDER.sub("x", given)):
             raise ValueError(
                 f"{given!r} is no topic: letters, digits, `.`, `_`, `-`, at most 249;"
                 " {queue} and {type} stand for an event's own"
             )
+        return given
+
+    @field_validator("position_topic")
+    @classmethod
+    def _is_one_topic(cls, given: str | None) -> str | None:
+        if given is not None and not is_topic(given):
+            raise ValueError(f"{given!r} is no topic: letters, digits, `.`, `_`, `-`, at most 249")
         return given
 
     @field_validator("headers")
@@ -98,8 +105,3 @@ class KafkaSinkOptions(ClusterOptions):
     def fixed_topic(self) -> str | None:
         """The one topic; None where there are several."""
         return None if PLACEHOLDER.search(self.topic) else self.topic
-
-    def topic_of(self, queue: str | None, kind: str) -> str:
-        """The topic of an event; one without a queue goes to that of the queue `none`."""
-        words = {"queue": queue or "none", "type": kind}
-        return PLACEHOLDER.sub(lambda found: words[found[1]], self.topic)

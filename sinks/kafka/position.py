@@ -34,6 +34,7 @@ class Position:
     """Kept as the offset 0 of one partition, in a group that nobody is in; the mark is its metadata."""
 
     def __init__(self, topic: str, group: str) -> None:
+        self.topic = topic
         self._place = TopicPartition(topic, 0)
         self._group = group
 

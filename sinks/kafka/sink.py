@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import NamedTuple
+from uuid import UUID
 
 import structlog
 from aiokafka import AIOKafkaProducer
@@ -28,6 +28,7 @@ from .form import format_of
 from .options import KafkaSinkOptions
 from .position import Position
 from .producer import as_ours, connect, discard
+from .waves import Part, Waves
 
 log = structlog.get_logger(__name__)
 
@@ -49,17 +50,8 @@ class _Headers(NamedTuple):
     size: int
 
 
-@dataclass(slots=True)
-class _Part:
-    """What goes to one partition: full batches, each with the places of its events in the send."""
-
-    topic: str
-    partition: int
-    batches: list[tuple[BatchBuilder, list[int]]] = field(default_factory=list)
-
-
 class KafkaSink:
-    """Implements `core.event.LogSink`.
+    """Implements `core.event.SharedLogSink`.
 
     One batch of a partition is under way at a time, so where it is not taken nothing behind it is. After a
     fault the producer is thrown away: its numbering has a gap that no broker forgives. Raises Misconfigured
@@ -78,8 +70,8 @@ class KafkaSink:
         self._last_headers = _Headers((), (), 0)
         self._identity = options.transactional_id or f"hammerwork.{name}"
         self._transactional = options.delivery == "transactional"
-        position_topic = options.position_topic or options.fixed_topic
-        self._position = Position(position_topic, self._identity) if position_topic else None
+        self._scatters = not self._transactional and (options.fixed_topic is None or options.key is not None)
+        """Whether events of a job may lie in several partitions, and be seen there one without the other."""
         self._producer: AIOKafkaProducer | None = None
         self._spoiled = False
         self._partitions: dict[str, tuple[float, Sequence[int]]] = {}
@@ -88,15 +80,19 @@ class KafkaSink:
         self._refused: dict[int, str] = {}
         """Events, by their place in the log, that the broker refused within a transaction, and why."""
 
+    def belong_to(self, deployment: str) -> None:
+        if self._options.transactional_id is None:
+            self._identity = f"hammerwork.{self.name}.{deployment}"
+
     async def open(self) -> str | None:
         await self._format.open()
         await self._renew()
         assert self._producer is not None
         if (topic := self._options.fixed_topic) is not None:
             await self._known(topic)
-        if not self._transactional or self._position is None:
+        if not self._transactional:
             return None
-        await self._known(self._options.position_topic or self._options.fixed_topic or "")
+        await self._known(self._position.topic)
         return await self._position.read(self._producer)
 
     async def close(self) -> None:
@@ -108,16 +104,16 @@ class KafkaSink:
         if self._producer is None or self._spoiled:
             await self._renew()
         outcomes: list[Outcome] = [WAITING] * len(events)
-        parts = await self._plan(events, outcomes)
+        waves = await self._plan(events, outcomes)
         if not self._transactional:
-            _raise_first(
-                await asyncio.gather(*(self._fill(part, outcomes) for part in parts), return_exceptions=True)
-            )
+            await self._send_in_waves(waves, outcomes)
         elif not any(isinstance(outcome, Dead | Retry) for outcome in outcomes):
+            parts = [part for wave in waves for part in wave]
             await self._send_in_transaction(parts, events, outcomes, mark)
         return outcomes
 
     async def guarantee(self) -> Guarantee:
+        await self._format.look()
         login = await login_arguments(self._options)
         admin = AIOKafkaAdminClient(
             bootstrap_servers=list(self._options.bootstrap), client_id="hammerwork", **login
@@ -158,12 +154,14 @@ class KafkaSink:
 
     # --- what goes where ---
 
-    async def _plan(self, events: Sequence[LoggedEvent], outcomes: list[Outcome]) -> list[_Part]:
-        """The batches of each partition. What cannot be a record is dead, what has no topic waits; what
-        comes behind either in the same partition goes on, for a dead event holds nobody up."""
+    async def _plan(self, events: Sequence[LoggedEvent], outcomes: list[Outcome]) -> Waves:
+        """The batches of each partition. What cannot be a record is dead, and holds nobody up. What has no
+        topic waits, and with it what comes behind it of its job; all else goes on."""
         topics = await self._topics_of(events)
-        parts: dict[tuple[str, int], _Part] = {}
+        waves, held = Waves(), set[UUID]()
         for place, event in enumerate(events):
+            if event.job_id in held:
+                continue
             try:
                 topic, key = self._addressing.topic(event), self._addressing.key(event)
                 value, headers = self._format.value(event), self._all_headers(event)
@@ -173,12 +171,15 @@ class KafkaSink:
                 continue
             if isinstance(partitions := topics[topic], str):
                 outcomes[place] = Retry(partitions)
+                if event.job_id is not None:
+                    held.add(event.job_id)
                 continue
             partition = partition_of(key, partitions)
-            if (part := parts.get((topic, partition))) is None:
-                part = parts[topic, partition] = _Part(topic, partition)
+            part = waves.part((topic, partition), event.job_id if self._scatters else None)
+            if part is None:
+                break
             self._append(part, place, int(event.at.timestamp() * 1000), key, value, headers.all)
-        return list(parts.values())
+        return waves
 
     def _all_headers(self, event: LoggedEvent) -> _Headers:
         given = self._format.headers(event)
@@ -198,7 +199,7 @@ class KafkaSink:
 
     def _append(
         self,
-        part: _Part,
+        part: Part,
         place: int,
         at: int,
         key: bytes,
@@ -222,7 +223,7 @@ class KafkaSink:
     async def _topics_of(self, events: Sequence[LoggedEvent]) -> dict[str, Sequence[int] | str]:
         """What is known of each topic of these events. They are looked up together: each that is missing
         takes its time, and one after another many of them would take that of the whole send."""
-        names = list({self._addressing.topic(event) for event in events})
+        names = list(self._addressing.topics(events))
         found = await asyncio.gather(*map(self._partitions_of, names), return_exceptions=True)
         topics = dict[str, Sequence[int] | str]()
         for name, answer in zip(names, found, strict=True):
@@ -257,42 +258,49 @@ class KafkaSink:
 
     # --- sending ---
 
-    async def _fill(self, part: _Part, outcomes: list[Outcome]) -> None:
+    async def _send_in_waves(self, waves: Waves, outcomes: list[Outcome]) -> None:
+        for wave in waves:
+            _raise_first(
+                await asyncio.gather(*(self._fill(part, outcomes) for part in wave), return_exceptions=True)
+            )
+            if self._spoiled:
+                return  # what is left may belong behind what was not taken
+
+    async def _fill(self, part: Part, outcomes: list[Outcome]) -> None:
         """Send the batches of one partition, each when the one before was taken."""
         for builder, places in part.batches:
             try:
                 await self._deliver(part, builder)
-            except kafka.MessageSizeTooLargeError:
-                self._spoiled = True
-                self._most[part.topic] = builder.size() // 2
-                for place in places:
-                    outcomes[place] = (
-                        Dead("too_large: the broker refused it") if len(places) == 1 else WAITING
-                    )
-                return
             except kafka.KafkaError as error:
                 self._spoiled = True
-                ours = as_ours(error)
-                if isinstance(ours, Misconfigured):
-                    raise ours from error
+                outcome = self._not_taken(part, builder, len(places), error)
                 for place in places:
-                    outcomes[place] = Retry(f"{part.topic}/{part.partition}: {ours}")
+                    outcomes[place] = outcome
                 return
             for place in places:
                 outcomes[place] = Done()
 
-    async def _deliver(self, part: _Part, builder: BatchBuilder) -> None:
+    def _not_taken(self, part: Part, builder: BatchBuilder, events: int, error: kafka.KafkaError) -> Outcome:
+        """What becomes of the events of a batch. Raises Misconfigured."""
+        if isinstance(error, kafka.MessageSizeTooLargeError):
+            self._most[part.topic] = builder.size() // 2
+            return Dead("too_large: the broker refused it") if events == 1 else WAITING
+        ours = as_ours(error)
+        if isinstance(ours, Misconfigured):
+            raise ours from error
+        return Retry(f"{part.topic}/{part.partition}: {ours}")
+
+    async def _deliver(self, part: Part, builder: BatchBuilder) -> None:
         assert self._producer is not None
         builder.close()
         await (await self._producer.send_batch(builder, part.topic, partition=part.partition))
 
     async def _send_in_transaction(
-        self, parts: Sequence[_Part], events: Sequence[LoggedEvent], outcomes: list[Outcome], mark: str
+        self, parts: Sequence[Part], events: Sequence[LoggedEvent], outcomes: list[Outcome], mark: str
     ) -> None:
         """All of it and the mark, or nothing. After a fault only a new producer knows what became of it."""
         producer, position = self._producer, self._position
         assert producer is not None
-        assert position is not None
         try:
             await producer.begin_transaction()
             _raise_first(
@@ -310,7 +318,7 @@ class KafkaSink:
             raise as_ours(error) from error
         outcomes[:] = [Done()] * len(events)
 
-    async def _fill_whole(self, part: _Part, events: Sequence[LoggedEvent]) -> None:
+    async def _fill_whole(self, part: Part, events: Sequence[LoggedEvent]) -> None:
         for builder, places in part.batches:
             try:
                 await self._deliver(part, builder)
@@ -319,6 +327,12 @@ class KafkaSink:
                 if len(places) == 1:
                     self._refused[events[places[0]].log_id] = "the broker refused it"
                 raise Disconnected(f"{part.topic} takes no batch of this size") from error
+
+    @property
+    def _position(self) -> Position:
+        topic = self._options.position_topic or self._options.fixed_topic
+        assert topic is not None  # the options see to it
+        return Position(topic, self._identity)
 
     async def _renew(self) -> None:
         await self.close()

@@ -7,6 +7,7 @@ from collections import defaultdict
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from structlog.testing import capture_logs
 
 from hammerwork.bridges.sqs import SqsBridge
 from hammerwork.bridges.sqs.holding import hiding
@@ -195,6 +196,44 @@ async def test_a_poll_that_is_under_way_at_the_close_loses_nothing(sqs: SqsProdu
     await sqs.send("late")
     await asyncio.wait_for(closing, 5)
     assert await sqs.counts() == (1, 0)
+
+
+async def test_a_close_is_short_and_what_its_polls_still_bring_goes_back(sqs: SqsProducer) -> None:
+    bridge = SqsBridge("orders", sqs.direct().options(wait=10, pollers=1, visibility=120))
+    await bridge.open()
+    assert await bridge.pull(Want(wait=timedelta(milliseconds=100))) == []
+    async with asyncio.timeout(5):
+        await bridge.close()
+    assert polls("orders")
+    await sqs.send("late")
+    async with asyncio.timeout(5):
+        while tasks := polls("orders"):
+            await asyncio.wait(tasks)
+    assert await sqs.counts() == (1, 0)
+    other = SqsBridge("others", sqs.options(wait=1))
+    await other.open()
+    assert (await pull_one(other)).attempt == 2
+    await other.close()
+
+
+async def test_a_poll_that_is_cut_with_its_process_is_said(sqs: SqsProducer) -> None:
+    bridge = SqsBridge("orders", sqs.direct().options(wait=10, pollers=2, visibility=120))
+    await bridge.open()
+    assert await bridge.pull(Want(wait=timedelta(milliseconds=100))) == []
+    await bridge.close()
+    with capture_logs() as logs:
+        tasks = polls("orders")
+        for task in tasks:
+            task.cancel()  # as the end of the event loop does
+        await asyncio.wait(tasks)
+    assert [(told["event"], told["polls"], told["hidden_for"]) for told in logs] == [
+        ("sqs.polls_cut", 2, 120)
+    ]
+
+
+def polls(bridge: str) -> set[asyncio.Task[object]]:
+    """What of a bridge still runs."""
+    return {task for task in asyncio.all_tasks() if task.get_name().startswith(f"sqs {bridge} ")}
 
 
 async def test_a_bridge_that_rests_holds_nothing_and_stays_connected(

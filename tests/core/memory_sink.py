@@ -29,6 +29,7 @@ class MemorySink:
         self.sends: list[list[LoggedEvent]] = []
         self.faults: list[Exception] = []
         self.opened = self.closed = 0
+        self.sending = asyncio.Event()
         self.flowing = asyncio.Event()
         self.flowing.set()
 
@@ -37,6 +38,7 @@ class MemorySink:
         return self.mark
 
     async def send(self, events: Sequence[LoggedEvent], mark: str) -> Sequence[Outcome]:
+        self.sending.set()
         await self.flowing.wait()
         self.sends.append(list(events))
         outcomes = self._outcomes(events)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from typing import Any
 from uuid import UUID
 
@@ -197,6 +197,33 @@ async def test_what_postgres_refuses_is_its_own_callers_error_alone(own_queue: Q
     assert refused == [13]
     assert isinstance(outcomes[13], asyncpg.CheckViolationError)
     assert await jobs_stored(own_queue) == count - 1
+
+
+def odd(**fields: Any) -> Job:
+    """A job with values that its own checks would not have let pass."""
+    job = Job("orders")
+    for name, value in fields.items():
+        object.__setattr__(job, name, value)
+    return job
+
+
+LONG_AGO = datetime.min.replace(tzinfo=timezone(timedelta(hours=5)))
+
+
+@pytest.mark.parametrize("fields", [{"result_ttl": 5}, {"run_at": LONG_AGO}, {"delay": timedelta.max}])
+@pytest.mark.parametrize("count", [1, MANY])
+async def test_a_value_that_postgres_cannot_take_is_said_at_once_to_who_gave_it(
+    queue: Queue, fields: dict[str, Any], count: int
+) -> None:
+    jobs = [*(Job("orders", n) for n in range(count - 1)), odd(**fields)]
+    async with asyncio.timeout(5):
+        with pytest.raises(Misconfigured, match="Postgres cannot take"):
+            await queue.enqueue_many(jobs)
+        assert await jobs_stored(queue) == 0
+        outcomes = await asyncio.gather(*map(queue.enqueue, jobs), return_exceptions=True)
+    assert [job.id for job in jobs[:-1]] == outcomes[:-1]
+    assert isinstance(outcomes[-1], Misconfigured)
+    assert await jobs_stored(queue) == count - 1
 
 
 async def test_while_postgres_is_away_every_single_is_told() -> None:

@@ -13,11 +13,12 @@ import pytest
 
 from hammerwork.core.errors import Disconnected, Misconfigured, Unavailable
 from hammerwork.core.ingest.decode import Decoder
-from hammerwork.core.ingest.intake import Intake
+from hammerwork.core.ingest.intake import Intake, IntakeLimits
 from hammerwork.core.ingest.mapping import CallableMapping, FieldMapping, Mapper
-from hammerwork.core.job import Json
+from hammerwork.core.job import Job, Json
 from hammerwork.core.message import Delivery, Guarantee, Message, Receipt, Want
 from hammerwork.core.postgres.database import Database
+from hammerwork.core.postgres.store import COPY_FROM
 
 from .running import running, until
 
@@ -33,6 +34,7 @@ class ScriptedBroker:
         self._pulls = deque(pulls)
         self.wanted: Want | None = None
         """The latest pull that may wait."""
+        self.attempt: int | None = None
         self.opened = 0
         self.pulled: list[str] = []
         self.settled: list[str] = []
@@ -55,7 +57,10 @@ class ScriptedBroker:
                 raise error
             case ids:
                 self.pulled += ids
-                return [Delivery(Message(body=b'{"id": "%s"}' % i.encode(), id=i)) for i in ids]
+                return [
+                    Delivery(Message(body=b'{"id": "%s"}' % i.encode(), id=i, attempt=self.attempt))
+                    for i in ids
+                ]
 
     async def settle(self, receipts: Sequence[Receipt]) -> None:
         self.settled += [str(receipt.delivery.message.id) for receipt in receipts]
@@ -224,6 +229,43 @@ async def test_a_transform_that_cancels_itself_makes_a_dead_letter(
     assert broker.opened == 1
     assert await stored(connection) == ["b"]
     assert await connection.fetchval("select reason from hammerwork.dead_letters") == "transform_failed"
+
+
+@pytest.mark.parametrize("count", [3, COPY_FROM])
+async def test_a_value_that_postgres_cannot_take_makes_a_dead_letter_and_the_others_go_on(
+    database: Database, connection: asyncpg.Connection, count: int
+) -> None:
+    class Careless:
+        """A mapper whose jobs have a value that the checks of a Job have not seen."""
+
+        waits = False
+
+        async def map(self, message: Message, body: Json, bridge: str) -> Job:
+            job = Job("work", body)
+            if body["id"] == "1":
+                object.__setattr__(job, "result_ttl", 5)
+            return job
+
+    ids = [str(number) for number in range(count)]
+    broker = ScriptedBroker(ids)
+    async with running(intake_of(database, broker, Careless())):
+        await has_settled(broker, count)
+    assert broker.opened == 1
+    assert sorted(await stored(connection)) == sorted(ids[:1] + ids[2:])
+    assert await connection.fetchval("select reason from hammerwork.dead_letters") == "refused_by_postgres"
+
+
+async def test_a_dead_letter_is_kept_whatever_its_broker_counted(
+    database: Database, connection: asyncpg.Connection
+) -> None:
+    broker = ScriptedBroker(["a", "b"])
+    broker.attempt = 2**40
+    intake = Intake(database, broker, Decoder(), FieldMapping("work"), IntakeLimits(max_deliveries=5))
+    async with running(intake):
+        await has_settled(broker, 2)
+    assert broker.opened == 1
+    rows = await connection.fetch("select reason, attempts from hammerwork.dead_letters")
+    assert [tuple(row) for row in rows] == [("too_many_deliveries", 2**31 - 1)] * 2
 
 
 async def test_only_a_message_in_company_waits_for_more(database: Database) -> None:

@@ -39,6 +39,8 @@ def test_the_kind_of_name_is_said() -> None:
         ({"max_attempts": 0}, "max_attempts"),
         ({"max_attempts": 32_768}, "max_attempts"),
         ({"timeout": timedelta(0)}, "timeout"),
+        ({"result_ttl": 5}, "result_ttl must be a timedelta, not 5"),
+        ({"id": "nobody"}, "the id must be a UUID, not 'nobody'"),
     ],
 )
 def test_a_bad_option_is_refused(options: dict[str, Any], said: str) -> None:

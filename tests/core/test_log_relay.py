@@ -16,6 +16,7 @@ from hammerwork.core import operate
 from hammerwork.core.errors import Disconnected, Misconfigured, Unavailable
 from hammerwork.core.event import EventType, LoggedEvent
 from hammerwork.core.job import Dead, Job, Outcome, Retry
+from hammerwork.core.publish import log_relay
 from hammerwork.core.publish.log_relay import LogRelay
 from hammerwork.core.publish.relay import Subscription
 from hammerwork.core.queue import Queue
@@ -23,6 +24,7 @@ from hammerwork.core.queue import Queue
 from ..services.postgres import PostgresService
 from ..services.proxy import FaultProxy
 from .memory_sink import MemorySink
+from .restored import AS_RESTORED
 from .running import both_servers, running, until
 
 WANTED = Subscription(name="stream", types=frozenset(EventType), from_log=True)
@@ -466,6 +468,37 @@ async def test_a_relay_whose_position_somebody_else_moved_begins_anew(
         await live(queue, jobs=1, events_each=1)
         await until_seen(sink, 4)
     assert len(sink.ids()) == 4
+
+
+async def test_a_position_of_another_server_is_said_and_ends_with_its_removal(
+    queue: Queue, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_relay, "MISCONFIGURED_RETRY", 0.1)
+    await register(queue)
+    await connection.execute(AS_RESTORED)
+    sink = MemorySink()
+    relay = relay_to(queue, sink)
+    async with running(relay):
+        await live(queue, jobs=1, events_each=1)
+
+        async def held() -> bool:
+            return relay.status.state == "holding"
+
+        await until(held)
+        assert "the position of sink 'stream' is ahead of this server's transactions" in relay.status.reason
+        assert "`hammerwork sink remove stream`" in relay.status.reason
+        assert sink.opened == 0
+        since = await connection.fetchval("select min(at) from hammerwork.events")
+        await operate.remove_sink(queue.database, "stream")
+
+        async def opened() -> bool:
+            return sink.opened > 0
+
+        await until(opened)
+        await live(queue, jobs=1, events_each=1)
+        await until_seen(sink, 1)
+        await operate.replay_sink_since(queue.database, WANTED, since)
+        await until_seen(sink, 2)
 
 
 # --- an operator's acts ---------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from hammerwork.core.publish.relay import Relay, Subscription, replay_since
 from hammerwork.core.queue import Queue
 from hammerwork.core.retry import Fixed
 
+from .restored import AS_RESTORED
 from .running import both_servers, running, until, worker_of
 
 EVERYTHING = frozenset(EventType)
@@ -54,6 +55,34 @@ async def deliveries(connection: asyncpg.Connection, sink: str = "billing") -> l
         f"sink.{sink}",
     )
     return [json.loads(row["payload"]) for row in rows]
+
+
+async def test_a_position_of_another_server_is_said_and_ends_with_its_removal(
+    queue: Queue, connection: asyncpg.Connection
+) -> None:
+    relay = await relay_for(queue, subscription())
+    await connection.execute(AS_RESTORED)
+    async with running(relay):
+        await queue.enqueue(Job("orders"))
+
+        async def held() -> bool:
+            return relay.status.state == "holding"
+
+        await until(held)
+        assert "the position of sink 'billing' is ahead of this server's transactions" in relay.status.reason
+        assert "`hammerwork sink remove billing`" in relay.status.reason
+        await operate.remove_sink(queue.database, "billing")
+
+        async def begins_anew() -> bool:
+            return relay.status.state == "running"
+
+        await until(begins_anew)
+        await queue.enqueue(Job("orders"))
+
+        async def delivered() -> bool:
+            return len(await deliveries(connection)) == 1
+
+        await until(delivered)
 
 
 # --- nothing is lost ------------------------------------------------------------------------------

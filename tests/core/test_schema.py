@@ -19,6 +19,7 @@ from hammerwork.core.postgres.database import Database
 from hammerwork.core.queue import Queue
 
 from ..services.postgres import PostgresService
+from .restored import AS_RESTORED
 from .running import until
 
 MIGRATE = """
@@ -155,6 +156,16 @@ async def test_verify_finds_a_migration_of_another_text(own_queue: Queue) -> Non
         await connection.execute("update hammerwork.migrations set checksum = 'other' where version = 1")
     (fault,) = await schema.verify(own_queue.database)
     assert "0001 was applied from another text" in fault
+
+
+async def test_verify_finds_sinks_whose_position_is_of_another_server(own_queue: Queue) -> None:
+    for sink in ("crm", "bus", "lake"):
+        await own_queue.database.fetch("register_sink", sink, "test", ["job.dead"])
+    async with own_queue.database.acquire() as connection:
+        await connection.execute(f"{AS_RESTORED} where name <> 'lake'")
+    (fault,) = await schema.verify(own_queue.database)
+    assert fault.startswith("the position of the sinks bus, crm is ahead of this server's transactions")
+    assert "`hammerwork sink remove NAME`" in fault
 
 
 async def test_verify_finds_that_nobody_makes_partitions(own_queue: Queue) -> None:

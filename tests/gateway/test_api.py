@@ -14,6 +14,7 @@ from typing import Any
 from uuid import UUID
 
 import aiohttp
+import asyncpg
 import pytest
 from aiohttp import web
 from openapi_spec_validator import validate
@@ -33,6 +34,7 @@ from hammerwork.core.postgres.store import row_of
 from hammerwork.core.publish.relay import Relay, Subscription
 from hammerwork.core.queue import Queue
 from hammerwork.gateway.api.operation import PREFIX
+from hammerwork.gateway.api.problems import problem_of
 from hammerwork.gateway.api.server import ApiContext, api_routes, middlewares
 from hammerwork.gateway.api.table import OPERATIONS
 
@@ -607,3 +609,13 @@ async def test_replies_are_what_the_document_says(api: Client, queue: Queue, dat
         answer = (await api.get(path)).body
         assert answer.get("items", True), path
         validator.validate(answer)
+
+
+def test_a_value_that_cannot_be_stored_is_the_callers_to_mend_and_not_to_send_again() -> None:
+    def problem(cause: Exception) -> int:
+        error = Misconfigured("Postgres cannot take it")
+        error.__cause__ = cause
+        return problem_of(error).status
+
+    assert problem(asyncpg.DataError("out of range")) == 422
+    assert problem(asyncpg.UndefinedTableError("no jobs")) == 503

@@ -17,6 +17,7 @@ from hammerwork.core.publish.relay import Subscription
 from hammerwork.gateway import settings as settings_room
 from hammerwork.gateway.parts import build_parts
 
+from ..core.memory_sink import MemorySink
 from ..core.running import until
 from ..services.aws import AwsService
 from ..services.kafka import KafkaService
@@ -79,6 +80,30 @@ async def test_one_stream_fills_kafka_and_kinesis(
             ("dev.hammerwork.job.completed", "/shop")
         }
         assert len(found) == 2
+
+
+@pytest.mark.parametrize("cancels", [2, 3])
+async def test_a_stream_that_is_cancelled_again_while_it_ends_leaves_nothing_running(
+    queue: Queue, cancels: int
+) -> None:
+    sinks = [MemorySink("slow"), MemorySink("slower")]
+    for sink in sinks:
+        sink.flowing.clear()
+    stream = EventStream().with_events("job.enqueued").to_sink(sinks[0]).to_sink(sinks[1])
+    running = asyncio.create_task(stream.run(queue))
+    await _until(lambda found: len(found) == 2, queue)
+    await queue.enqueue(Job("billing"))
+    for sink in sinks:
+        await sink.sending.wait()
+    async with asyncio.timeout(3):
+        for _ in range(cancels):
+            running.cancel()
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        with pytest.raises(asyncio.CancelledError):
+            await running
+    assert [task.get_name() for task in asyncio.all_tasks() if task.get_name().startswith("relay ")] == []
+    assert [sink.closed for sink in sinks] == [1, 1]
 
 
 async def _until(reached: Callable[[list[operate.SinkInfo]], bool], queue: Queue) -> None:

@@ -9,14 +9,18 @@ from datetime import UTC, datetime, timedelta
 import aiohttp
 import pytest
 
+from hammerwork import EventStream
 from hammerwork.core import operate
 from hammerwork.core.job import Job
+from hammerwork.core.publish.log_relay import LogRelay
 from hammerwork.core.queue import Queue
 from hammerwork.gateway.check import check
 from hammerwork.gateway.settings import Settings, load
 
+from ..core.running import running as relays_running
 from ..core.running import until
 from ..services.kafka import KafkaService
+from ..services.postgres import PostgresService
 from ..sinks.kafka_reader import read_topic
 from .command import Hammerwork
 from .test_app import running
@@ -100,6 +104,38 @@ async def test_a_stream_is_checked_runs_pauses_replays_and_tells_of_itself(
     assert len({record["id"] for record in records}) == 6
     await operate.remove_sink(queue.database, "kafka")
     assert await operate.sinks(queue.database) == []
+
+
+async def test_two_deployments_may_name_a_sink_alike(
+    queue: Queue, dsn: str, postgres_service: PostgresService, kafka_service: KafkaService, topic: str
+) -> None:
+    name = f"bus-{secrets.token_hex(4)}"
+    other_dsn = await postgres_service.create_database()
+    async with Queue(other_dsn) as other:
+        await other.migrate()
+        streams = [
+            EventStream()
+            .to_kafka(topic, bootstrap=kafka_service.bootstrap, name=name, delivery="transactional")
+            .with_events("job.enqueued")
+            .relays(each)[0]
+            for each in (queue, other)
+        ]
+        async with relays_running(streams[0]), relays_running(streams[1]):
+            for turn in range(1, 4):
+                for each, stream in zip((queue, other), streams, strict=True):
+
+                    async def known(each: Queue = each) -> bool:
+                        return len(await operate.sinks(each.database)) == 1
+
+                    await until(known)
+                    await each.enqueue(Job("orders", turn))
+
+                    async def taken(stream: LogRelay = stream, turn: int = turn) -> bool:
+                        return stream.counts.taken == turn
+
+                    await until(taken)
+    assert [stream.counts.reopened for stream in streams] == [0, 0]
+    assert len(await read_topic(kafka_service.bootstrap, topic)) == 6
 
 
 async def test_a_gateway_that_stops_notes_what_it_sent(

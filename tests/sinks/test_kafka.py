@@ -7,14 +7,16 @@ import json
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 from aiokafka.partitioner import murmur2 as theirs
 
 from hammerwork.core.errors import Disconnected, Misconfigured
 from hammerwork.core.identity import new_id
-from hammerwork.core.job import Dead, Done, Retry
+from hammerwork.core.job import Dead, Done, Outcome, Retry, Snooze
 from hammerwork.sinks.kafka import KafkaSink, KafkaSinkOptions
 from hammerwork.sinks.kafka.addressing import murmur2
 
@@ -252,6 +254,106 @@ async def test_a_key_that_is_no_text_is_a_dead_event(kafka: KafkaService, topic:
     assert outcomes[2] == Dead("no_key: the key's expression answers int, not text")
 
 
+async def test_a_topic_that_cannot_be_named_is_a_dead_event_and_others_go_on(
+    kafka: KafkaService, topic: str
+) -> None:
+    prefix = f"{topic}.{'x' * (249 - len(topic) - len('.orders.'))}"
+    await kafka.create_topic(f"{prefix}.orders")
+    sent = [event(), event(queue="orders-of-others"), event(), event(queue="über")]
+    async with opened(kafka, f"{prefix}.{{queue}}") as sink:
+        outcomes = await sink.send(sent, "mark")
+    assert (outcomes[0], outcomes[2]) == (Done(), Done())
+    why = "Kafka takes 1 to 249 letters, digits, `.`, `_`, `-`"
+    assert outcomes[1] == Dead(f"bad_topic: '{prefix}.orders-of-others' (259 characters): {why}")
+    assert outcomes[3] == Dead(f"bad_topic: '{prefix}.über' (247 characters): {why}")
+
+
+# --- the order of a job ---------------------------------------------------------------------------
+
+
+async def test_nothing_of_a_partition_goes_on_behind_a_batch_that_was_refused(
+    kafka: KafkaService, topic: str
+) -> None:
+    # A broker that has never heard of the producer takes whatever number its first batch has, so nothing but
+    # the sink itself keeps the second one back.
+    small = f"{topic}.small"
+    await kafka.create_topic(small, partitions=1, max_message_bytes="3000")
+    job = new_id()
+    sent = [event(job, number, data={"text": secrets.token_hex(900)}) for number in (1, 2)]
+    sent.append(event(job, 3))
+    async with opened(kafka, small, batch_bytes=4800) as sink:
+        assert not {Done()} & set(await sink.send(sent, "mark"))
+        assert await read_topic(kafka.bootstrap, small) == []
+        assert set((await send_all(sink, sent)).values()) == {Done()}
+    records = await read_topic(kafka.bootstrap, small)
+    assert [int(json.loads(record.value)["sequence"]) for record in records] == [1, 2, 3]
+
+
+async def test_later_events_of_a_job_wait_for_one_whose_topic_is_missing(
+    kafka: KafkaService, topic: str
+) -> None:
+    for kind in ("job.enqueued", "job.completed"):
+        await kafka.create_topic(f"{topic}.{kind}")
+    waits, goes = new_id(), new_id()
+    sent = [
+        event(job, number, type=kind)
+        for number, kind in enumerate(["job.enqueued", "job.started", "job.completed"], 1)
+        for job in (waits, goes)
+        if (job, kind) != (goes, "job.started")
+    ]
+    async with opened(kafka, f"{topic}.{{type}}") as sink:
+        last, pending = dict[UUID, Outcome](), sent
+        for _ in range(3):
+            outcomes = await sink.send(pending, "mark")
+            last |= {e.id: outcome for e, outcome in zip(pending, outcomes, strict=True)}
+            pending = [e for e in pending if last[e.id] != Done()]
+        assert [(e.job_id, e.sequence) for e in pending] == [(waits, 2), (waits, 3)]
+        assert isinstance(last[pending[0].id], Retry)
+        assert last[pending[1].id] == Snooze(timedelta(0))
+        await kafka.create_topic(f"{topic}.job.started")
+        assert set((await send_all(sink, pending)).values()) == {Done()}
+    done = await read_topic(kafka.bootstrap, f"{topic}.job.completed")
+    assert [json.loads(record.value)["subject"] for record in done] == [str(goes), str(waits)]
+
+
+async def test_later_events_of_a_job_wait_for_one_that_another_topic_refused(
+    kafka: KafkaService, topic: str
+) -> None:
+    await kafka.create_topic(f"{topic}.job.started", max_message_bytes="1500")
+    await kafka.create_topic(f"{topic}.job.completed")
+    job = new_id()
+    started = [event(new_id() if n else job, 1, type="job.started") for n in range(6)]
+    completed = event(job, 2, type="job.completed")
+    async with opened(kafka, f"{topic}.{{type}}") as sink:
+        outcomes = await sink.send([*started, completed], "mark")
+        assert outcomes == [Snooze(timedelta(0))] * 7
+        assert await read_topic(kafka.bootstrap, f"{topic}.job.completed") == []
+        assert set((await send_all(sink, [*started, completed])).values()) == {Done()}
+    assert len(await read_topic(kafka.bootstrap, f"{topic}.job.completed")) == 1
+
+
+async def test_a_job_that_goes_to_and_fro_between_partitions_is_sent_in_its_order(
+    kafka: KafkaService, topic: str
+) -> None:
+    by_arrival = f"{topic}.by-arrival"
+    await kafka.create_topic(by_arrival, partitions=3, message_timestamp_type="LogAppendTime")
+    job = new_id()
+    sent = [event(job, number, data={"key": f"k{number % 7}"}) for number in range(1, 101)]
+    async with opened(kafka, by_arrival, key="data.key") as sink:
+        outcomes = await sink.send(sent, "mark")
+        first = outcomes.index(Snooze(timedelta(0)))
+        assert outcomes == [Done()] * first + [Snooze(timedelta(0))] * (100 - first)
+        assert set((await send_all(sink, sent[first:])).values()) == {Done()}
+    records = await read_topic(kafka.bootstrap, by_arrival)
+    arrived = sorted((int(json.loads(r.value)["sequence"]), r.timestamp) for r in records)
+    assert [sequence for sequence, _ in arrived] == list(range(1, 101))
+    assert len({record.partition for record in records}) == 3
+    assert [at for _, at in arrived] == sorted(at for _, at in arrived)
+
+    async with opened(kafka, topic, key="data.key", **transactional(topic)) as sink:
+        assert set(await sink.send(sent, "1:0:log")) == {Done()}  # seen together or not at all
+
+
 # --- faults ---------------------------------------------------------------------------------------
 
 
@@ -317,6 +419,7 @@ async def test_a_broker_that_was_stopped_in_its_tracks_is_waited_for(kafka: Kafk
         ({"headers": {"ce_id": "x"}}, "is set by the format"),
         ({"transactional_id": "x"}, "take effect with delivery"),
         ({"topic": "jobs.{queue}", "delivery": "transactional"}, "position_topic is needed"),
+        ({"delivery": "transactional", "position_topic": "the place"}, "is no topic"),
         ({"compression": "brotli"}, "'none', 'gzip'"),
         ({"request_timeout": 60}, "19"),
     ],

@@ -240,6 +240,13 @@ create function hammerwork.event_wanted(type text) returns boolean
     language sql stable parallel safe
     as $$ select exists (select from hammerwork.sinks where types @> array[$1]) $$;
 
+-- Which deployment this is, where several share a broker: made once, and the same after a failover or a restore.
+create table hammerwork.deployment (
+    single boolean primary key default true check (single),
+    id     uuid    not null default gen_random_uuid()
+);
+insert into hammerwork.deployment default values;
+
 -- A UUIDv7 as core/identity.py makes it (random low bits: a random slot).
 create function hammerwork.new_id() returns uuid
     language sql volatile parallel safe

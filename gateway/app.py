@@ -23,6 +23,7 @@ from ..core.publish.delivery_log import DeliveryLog
 from ..core.queue import Queue
 from ..core.upkeep import Retention, Upkeep
 from .embedded import dsn_of
+from .garbage import keep_what_is_built
 from .health import Health
 from .http import build_http, listen, refuse_open_doors
 from .logs import configure_logging
@@ -282,6 +283,7 @@ async def serve(settings: Settings) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, gateway.stop)
             stack.callback(loop.remove_signal_handler, number)
+        keep_what_is_built()
         await gateway.run()
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from . import BadMessage, Decoder, Draft, Json, Message
@@ -139,7 +139,7 @@ def _unwrapped(message: Message, envelope: Mapping[str, Json]) -> tuple[Message,
         raise BadMessage("unsupported_content_type", f"{str(content_type)[:80]!r} is not JSON")
     if properties.get("body_encoding") == "base64":
         body = _from_base64(body).decode("utf-8", "replace")
-    return replace(message, headers=headers), INNER.decode(Message(body=body.encode())).value
+    return message._replace(headers=headers), INNER.decode(Message(body=body.encode())).value
 
 
 def _inner(text: str) -> Json:

@@ -6,17 +6,15 @@ import base64
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
-from types import MappingProxyType
 from typing import Any, assert_never
 
 from ...clients.identity import HeaderIdentity, JsonIdentity, text_identity
 from ...core.job import Json
-from ...core.message import Message
+from ...core.message import NOTHING, Message
 
 MOST_HEADERS = 256
 MOST_HEADER_BYTES = 64 * 1024
 LATEST_MILLISECOND = 253_402_300_799_000
-NO_HEADERS: Mapping[str, Json] = MappingProxyType({})
 
 Identity = str | HeaderIdentity | JsonIdentity
 
@@ -33,7 +31,7 @@ def read_record(record: Any, identity: Identity) -> Message:
         "partition": record.partition,
         "offset": record.offset,
     }
-    headers, key, body = NO_HEADERS, None, record.value
+    headers, key, body = NOTHING, None, record.value
     if record.headers:
         headers, truncated = json_headers(record.headers)
         if truncated:

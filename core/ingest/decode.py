@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Literal, NoReturn, Protocol
+from typing import Literal, NamedTuple, NoReturn, Protocol
 
 from ..errors import BadMessage, Misconfigured
 from ..job import Json
@@ -34,7 +34,8 @@ GZIP = frozenset({"gzip", "x-gzip"})
 
 WHITESPACE = " \t\n\r"
 
-_BYTE_ORDER_MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")
+_OTHER_MARKS = (b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")
+"""Of UTF-16 and UTF-32: none of them is UTF-8."""
 _SUSPECT_ESCAPE = re.compile(r"\\u(?:0000|[dD][89a-fA-F])")
 _NOT_JSON = re.compile(
     r"(image|audio|video|font|model|multipart)/.*"
@@ -45,8 +46,7 @@ _NOT_JSON = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Decoded:
+class Decoded(NamedTuple):
     """A message's content: the JSON value, and the exact text it was read from, fit for jsonb."""
 
     value: Json
@@ -95,7 +95,8 @@ class Decoder:
     max_keys: int = 10_000
     check_content_type: bool = True
     schemas: SchemaReader | None = None
-    _reader: json.JSONDecoder = field(init=False, repr=False, compare=False)
+    _scan: Callable[[str, int], tuple[Json, int]] = field(init=False, repr=False, compare=False)
+    """Reads one JSON value from there; where it ends. Raises StopIteration with the place of what is none."""
 
     def __post_init__(self) -> None:
         limits = (self.max_bytes, self.max_depth, self.max_digits, self.max_exponent, self.max_keys)
@@ -109,7 +110,7 @@ class Decoder:
             parse_float=self._float,
             parse_constant=_refuse_constant,
         )
-        object.__setattr__(self, "_reader", reader)
+        object.__setattr__(self, "_scan", reader.scan_once)  # type: ignore[attr-defined]
 
     async def ready(self, messages: Iterable[Message]) -> None:
         """To be awaited once for all messages of a batch before they are decoded, which then never waits.
@@ -194,9 +195,11 @@ class Decoder:
         if not text:
             raise BadMessage("empty_body", "no bytes" if not body else "nothing but white space")
         try:
-            value, end = self._reader.raw_decode(text)
+            value, end = self._scan(text, 0)
         except json.JSONDecodeError as error:
             raise BadMessage("not_json", f"{error.msg} at character {error.pos}") from error
+        except StopIteration as error:
+            raise BadMessage("not_json", f"Expecting value at character {error.value}") from error
         if end != len(text):
             raise BadMessage("trailing_garbage", f"the JSON value ends at character {end} of {len(text)}")
         if "\\u" in text and _SUSPECT_ESCAPE.search(text) is not None:
@@ -306,12 +309,19 @@ def _check_text(text: str, *where: str) -> None:
 
 def utf8_text(body: bytes) -> str:
     """The text of these bytes; raises BadMessage when they are not UTF-8 or begin with a mark."""
-    if body.startswith(_BYTE_ORDER_MARKS):
-        raise BadMessage("byte_order_mark", "UTF-8 without a byte order mark is expected")
     try:
-        return body.decode()
+        text = body.decode()
     except UnicodeDecodeError as error:
+        if body.startswith(_OTHER_MARKS):
+            raise _marked() from error
         raise BadMessage("not_utf8", f"{error.reason} at byte {error.start}") from error
+    if text.startswith("\ufeff"):
+        raise _marked()
+    return text
+
+
+def _marked() -> BadMessage:
+    return BadMessage("byte_order_mark", "UTF-8 without a byte order mark is expected")
 
 
 def _first_repeated(pairs: list[tuple[str, Json]]) -> str:

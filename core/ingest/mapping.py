@@ -260,9 +260,9 @@ class CallableMapping:
     def _filled(self, draft: Draft, message: Message, bridge: str) -> Job | None:
         check_returned(draft.payload, "the payload")
         if draft.headers is not None:
-            message = replace(message, headers=draft.headers)
+            message = message._replace(headers=draft.headers)
         if draft.correlation_id is not None:
-            message = replace(message, correlation_id=draft.correlation_id)
+            message = message._replace(correlation_id=draft.correlation_id)
         given = {name: getattr(draft, name) for name in ("priority", "run_at", "max_attempts", "timeout")}
         found = {name: _READERS[name](value) for name, value in given.items() if value is not None}
         return self._fields.fill(message, draft.payload, bridge, found)

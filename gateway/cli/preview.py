@@ -6,7 +6,6 @@ import asyncio
 import base64
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -113,7 +112,7 @@ async def _kept(session: Session, name: str) -> dict[str, int | None]:
 
 def foreseen(ingest: Ingest, sample: Message, bodies: Iterable[bytes]) -> list[Item]:
     """What would become of messages that are all like the sample, with these bodies."""
-    deliveries = [Delivery(replace(sample, body=body)) for body in bodies]
+    deliveries = [Delivery(sample._replace(body=body)) for body in bodies]
     return asyncio.run(ingest.preparation().prepare(deliveries))
 
 

@@ -24,6 +24,9 @@ def run(config: Config = None) -> None:
     \b
       hammerwork run --config hammerwork.toml
     """
+    from ..garbage import collect_seldom
+
+    collect_seldom()
     from ..app import main
     from ..settings import load
 

@@ -81,6 +81,9 @@ def run(
     \b
       hammerwork worker run shop.jobs:handlers --queue orders --concurrency 50 --processes 4
     """
+    from ..garbage import collect_seldom
+
+    collect_seldom()
     from ..settings import load
     from ..settings.process import WorkerSettings
     from .working import work

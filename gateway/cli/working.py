@@ -19,6 +19,7 @@ from ...core.execute.worker import Worker, WorkerPool
 from ...core.postgres import schema
 from ...core.postgres.database import Database
 from ...core.queue import Queue
+from ..garbage import keep_what_is_built
 from ..lifeline import Lifeline
 from ..logs import configure_logging
 from ..settings import Settings
@@ -120,6 +121,7 @@ async def _until_stopped(worker: Worker | WorkerPool, lifeline: Lifeline | None)
         if lifeline is not None:
             drain = max(each.drain for each in workers)
             lifeline.obey(stop=ending.ordered, hurry=worker.stop, drain=drain)
+        keep_what_is_built()
         await worker.run()
     log.info("worker stopped", **_ended(workers))
 

@@ -60,7 +60,7 @@ class BridgeContract(IngestTests, FidelityTests, CrashTests, Contract):
         bridge = await trial.opened()
         message = trial.message(0)
         bodies = [
-            replace(message, id=f"{message.id}.{n}", body=b" " * 10_000 + message.body) for n in range(6)
+            message._replace(id=f"{message.id}.{n}", body=b" " * 10_000 + message.body) for n in range(6)
         ]
         await trial.harness.publish(bodies)
         count = 0

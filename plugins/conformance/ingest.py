@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
 
 from ...core import operate
 from ...core.errors import Disconnected, Unavailable
@@ -137,7 +136,7 @@ class IngestTests:
         """It stands between two good messages of the same key."""
         poison = b'{"n": '
         good = [trial.message(n, key="key 0") for n in range(4)]
-        bad = [replace(good[0], id=f"{trial.name}-bad-{n}", body=poison) for n in range(2)]
+        bad = [good[0]._replace(id=f"{trial.name}-bad-{n}", body=poison) for n in range(2)]
         async with trial.running(trial.intake()):
             await trial.harness.publish([good[0], bad[0], good[1], good[2], bad[1], good[3]])
             await trial.all_stored(range(4))

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import asyncpg
 
+from hammerwork.gateway.garbage import collect_seldom, keep_what_is_built
+
 from ..services.kafka import KafkaService, find_kafka
 from ..services.postgres import PostgresService, find_postgres
 from ..services.rabbitmq import RabbitmqService, find_rabbitmq
@@ -109,16 +111,22 @@ class Arena:
 
     @asynccontextmanager
     async def measured(self, done: int) -> AsyncIterator[Measure]:
-        """Measure the block, in which `done` things are done."""
+        """Measure the block, in which `done` things are done. Garbage is collected as a gateway does it,
+        whoever's turn it is: what the benchmarks are made of is none of the work that is measured."""
         connection = await asyncpg.connect(self.dsn)
+        thresholds = gc.get_threshold()
         try:
             measure = Measure(done=done)
             gc.collect()
+            keep_what_is_built()
+            collect_seldom()
             before, started = await self._read(connection), time.perf_counter()
             yield measure
             measure.seconds = time.perf_counter() - started
             after = await self._read(connection)
         finally:
+            gc.unfreeze()
+            gc.set_threshold(*thresholds)
             await connection.close()
         measure.wal = after.wal - before.wal
         measure.client_cpu = after.client - before.client

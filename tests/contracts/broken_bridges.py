@@ -135,7 +135,7 @@ class Renumbering(SpoolBridge):
 
     def delivery(self, fields: Mapping[str, Any]) -> Delivery:
         self._numbers.append(fields["handle"])
-        return replace(super().delivery(fields), handle=len(self._numbers) - 1)
+        return super().delivery(fields)._replace(handle=len(self._numbers) - 1)
 
     async def settle(self, receipts: Sequence[Receipt]) -> None:
         numbers = [receipt.delivery.handle for receipt in receipts]
@@ -186,7 +186,7 @@ class Renaming(SpoolBridge):
 
     def delivery(self, fields: Mapping[str, Any]) -> Delivery:
         found = super().delivery(fields)
-        return replace(found, message=replace(found.message, id=secrets.token_hex(8)))
+        return found._replace(message=found.message._replace(id=secrets.token_hex(8)))
 
 
 class Uncounting(SpoolBridge):
@@ -194,7 +194,7 @@ class Uncounting(SpoolBridge):
 
     def delivery(self, fields: Mapping[str, Any]) -> Delivery:
         found = super().delivery(fields)
-        return replace(found, message=replace(found.message, attempt=1))
+        return found._replace(message=found.message._replace(attempt=1))
 
 
 class Shuffling(SpoolBridge):
@@ -250,7 +250,7 @@ class Raw(SpoolBridge):
 
     def delivery(self, fields: Mapping[str, Any]) -> Delivery:
         found = super().delivery(fields)
-        return replace(found, message=replace(found.message, coordinates={"tag": b"\xff"}))
+        return found._replace(message=found.message._replace(coordinates={"tag": b"\xff"}))
 
 
 class Keyless(SpoolBridge):

@@ -8,7 +8,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 from zlib import crc32
 
@@ -153,7 +153,7 @@ class Unplaced(LogSpoolBridge):
 
     async def pull(self, want: Want) -> Sequence[Delivery]:
         deliveries = await super().pull(want)
-        return [replace(d, position=Position("0", n)) for n, d in enumerate(deliveries)]
+        return [d._replace(position=Position("0", n)) for n, d in enumerate(deliveries)]
 
 
 class Scattered(LogSpoolBridge):

@@ -1,6 +1,5 @@
 -- $1 bridge text, $2 partitions text[], $3 fences bigint[], $4 from bigint[], $5 to bigint[]. Returns the
--- partitions that were still the owner's and stood where it thought they do. Rows are locked in sorted order,
--- and not for long: of an owner whose process has stopped in its tracks, Postgres ends the transaction.
+-- partitions that were still the owner's and stood where it thought they do. Rows are locked in sorted order.
 with mine as (
     select kept.partition, given.next_offset
     from hammerwork.bridge_offsets as kept
@@ -14,4 +13,4 @@ with mine as (
 update hammerwork.bridge_offsets as kept
 set next_offset = mine.next_offset, moved_at = now()
 from mine where kept.bridge = $1 and kept.partition = mine.partition
-returning kept.partition, set_config('idle_in_transaction_session_timeout', '10s', true)
+returning kept.partition

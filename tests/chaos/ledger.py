@@ -33,6 +33,11 @@ ORPHANS = """
 """
 """Identities that the inbox would drop as duplicates of nothing."""
 
+PAUSING = """
+    select from pg_stat_activity where datname = current_database()
+      and state = 'idle in transaction' and now() - state_change > '0.3 s'::interval
+"""
+
 EFFECTS = "create table if not exists effects (id text not null, job_id uuid not null, attempt int not null)"
 """Without any unique key: a second effect is to be seen, not refused."""
 
@@ -100,6 +105,10 @@ class Ledger:
     async def fetch(self, query: str, *arguments: object) -> list[asyncpg.Record]:
         """Rows of a query of the test's own."""
         return await self._fetch(query, *arguments)
+
+    async def is_within_transaction(self) -> bool:
+        """Whether some process pauses in the middle of a transaction."""
+        return bool(await self._fetch(PAUSING))
 
     async def account(self) -> Account:
         """Compare. Meant for when everything has come to rest."""

@@ -101,3 +101,26 @@ async def test_two_gateways_on_one_queue_killed_at_random_store_each_message_onc
     await _finish(gateways, publisher, ledger)
     account = await ledger.assert_clean()
     assert account.ok == 1500
+
+
+async def test_a_gateway_that_stops_in_its_tracks_within_a_transaction_blocks_nobody(
+    gateways: Gateways, publisher: Publisher, ledger: Ledger
+) -> None:
+    """Another has copies of its messages, whose identities the transaction has locked."""
+    await _publish(publisher, ledger, 250, seed=5)
+    frozen = gateways.start("intake.before_commit=sleep:1@2")
+    await until(ledger.is_within_transaction, 20, "it waits in its second transaction")
+    frozen.send(signal.SIGSTOP)
+    await _publish(publisher, ledger, 250, seed=5)
+    survivor = gateways.start()
+
+    async def all_stored() -> bool:
+        return not await ledger.missing()
+
+    await until(all_stored, 40, "every message is in Postgres")
+    frozen.send(signal.SIGCONT)
+    for gateway in (survivor, frozen):
+        await gateway.stop()
+    await _finish(gateways, publisher, ledger)
+    account = await ledger.assert_clean()
+    assert account.ok == 250

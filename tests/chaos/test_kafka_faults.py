@@ -154,15 +154,7 @@ async def test_a_member_that_stops_in_its_tracks_within_a_transaction_blocks_nob
     await stream.send(5000)
     frozen = group.join("intake.before_commit=sleep:1@2")
 
-    async def within_transaction() -> bool:
-        return bool(
-            await ledger.fetch(
-                "select from pg_stat_activity where datname = current_database()"
-                " and state = 'idle in transaction' and now() - state_change > '0.3 s'::interval"
-            )
-        )
-
-    await until(within_transaction, 20, "it waits in its second transaction")
+    await until(ledger.is_within_transaction, 20, "it waits in its second transaction")
     frozen.send(signal.SIGSTOP)
     survivor = group.join()
     await group.past(5000, within=30)

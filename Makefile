@@ -20,7 +20,7 @@ demo: $(READY) ## Show the whole way through, with crashes: brokers, jobs, worke
 
 test: $(READY) ## Run the tests on real servers; ARGS="-k retry" goes to pytest
 	@tests/services/install.sh
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 check: $(READY) ## Lint, format, floors and types, without changing a file
 	$(BIN)/ruff check .

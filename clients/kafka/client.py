@@ -67,6 +67,10 @@ async def end(client: Client, cut: Callable[[], Awaitable[None]], *, within: flo
             await cut()
         await asyncio.wait({stopping}, timeout=within)
         stopping.cancel()
+        await asyncio.gather(stopping, return_exceptions=True)
+        # What it still had under way may have connected anew, and nobody is left who would close that.
+        with contextlib.suppress(Exception):
+            await cut()
     await asyncio.gather(stopping, return_exceptions=True)
 
 

@@ -160,13 +160,22 @@ class LogSinkTrial(SinkPlace[LogSink]):
 
         await self.until(opens, "the sink opens again")
 
-    async def keeps_position(self) -> bool:
-        """Whether the sink tells, when it is opened, where it is in the log."""
+    async def opened(self) -> LogSink:
         sink = self.sink()
+        await self._open(sink)
+        return sink
+
+    async def _open(self, sink: LogSink) -> str | None:
+        """As a relay does it, which tells the sink first whose it is."""
         if isinstance(sink, SharedLogSink):
             (row,) = await self._queue.database.fetch("look_at_sink", self.name)
             sink.belong_to(row["deployment"])
-        mark = await sink.open()
+        return await sink.open()
+
+    async def keeps_position(self) -> bool:
+        """Whether the sink tells, when it is opened, where it is in the log."""
+        sink = self.sink()
+        mark = await self._open(sink)
         await sink.close()
         return mark is not None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -18,6 +19,20 @@ from .processes import Child
 from .publisher import Publisher
 
 Spawn = Callable[..., Child]
+
+KILLED_KAFKA = (
+    pytest.mark.usefixtures("nothing_left_of_kafka"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+)
+"""For tests that kill or freeze a broker: a client that is cut while it connects now and then leaves a
+connection to the garbage collector (seen of aiokafka 0.14), which would blame whatever test comes later."""
+
+
+@pytest.fixture
+def nothing_left_of_kafka() -> Iterator[None]:
+    """Garbage of this test is found in it."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture

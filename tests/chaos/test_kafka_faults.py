@@ -13,12 +13,13 @@ import pytest
 from aiokafka import AIOKafkaProducer
 
 from ..services.kafka import LIGHT, VARIABLE, KafkaService
-from .conftest import Spawn
+from .conftest import KILLED_KAFKA, Spawn
 from .ledger import Ledger, until
 from .processes import Child
 
 pytestmark = [
     pytest.mark.chaos,
+    *KILLED_KAFKA,
     pytest.mark.skipif(VARIABLE in os.environ, reason=f"the server of {VARIABLE} is not ours to break"),
 ]
 

@@ -31,12 +31,12 @@ from ..sinks.kafka_reader import read_topic
 from ..sinks.kinesis_faults import FaultyKinesis
 from ..sinks.kinesis_reader import read_stream
 from ..sinks.streaming import assert_in_order
-from .conftest import Spawn
+from .conftest import KILLED_KAFKA, Spawn
 from .ledger import until
 from .processes import Child
 from .running import running
 
-pytestmark = pytest.mark.chaos
+pytestmark = [pytest.mark.chaos, *KILLED_KAFKA]
 
 WANTED = Subscription(name="stream", types=frozenset(EventType), from_log=True)
 CHANGE = """

@@ -28,7 +28,7 @@ SHARED_SIZES = range(24, 65)
 MOST_SIGNATURES = 20
 """A header with more is refused: each costs us a comparison, and the sender nothing."""
 
-KEY_HINT = "whsec_, whsk_ or whpk_ and then base64; hammerwork.clients.signature.new_secret() makes one"
+KEY_HINT = "whsec_, whsk_ or whpk_ and then base64; `openssl rand -base64 32` makes what follows whsec_"
 
 # A dot would let one signature fit two readings of `id.timestamp.body`.
 _MESSAGE_ID = re.compile(r"[!-\-/-~]{1,256}")

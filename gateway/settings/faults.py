@@ -63,6 +63,8 @@ def wanted(details: ErrorDetails) -> str:
             return "must be a time such as 2026-11-23T18:00:00Z"
         case kind if kind in TABLE_WANTED:
             return "must be a table"
+        case "list_type" | "tuple_type" | "set_type" | "frozen_set_type":
+            return "must be a list"
         case "bool_parsing" | "bool_type":
             return "must be true or false"
         case _:

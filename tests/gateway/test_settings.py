@@ -409,6 +409,11 @@ def test_a_value_where_a_table_belongs_is_refused(toml: Path) -> None:
     assert "http is no table in HAMMERWORK_HTTP, so HAMMERWORK_HTTP__PORT has no place" in text
 
 
+def test_a_table_where_a_list_belongs_is_refused(toml: Path) -> None:
+    said = "[sinks.hook]\ntype = 'webhook'\nurl = 'https://example.com'\nretry = { most = 3 }\n"
+    assert "sinks.hook.retry: must be a list" in refusal(path=toml, text=said)
+
+
 def test_a_file_that_is_missing_or_no_toml_is_one_line(toml: Path) -> None:
     with pytest.raises(Misconfigured, match="does not exist"):
         load(toml, {})

@@ -36,6 +36,9 @@ class Source:
     package: str
     place: str
     """package.module:name"""
+    distribution: str = "hammerwork"
+    extra: str | None = None
+    """Of that distribution: what its client library belongs to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +84,11 @@ class Plugins:
         if ":" in name:
             return Source(package="", place=name)
         point = self._point(name, self.names())
-        dist = point.dist
-        return Source("" if dist is None else f"{dist.name} {dist.version}", point.value.partition(" ")[0])
+        place = point.value.partition(" ")[0]
+        if (dist := point.dist) is None:
+            return Source("", place)
+        extra = point.extras[0] if point.extras else None
+        return Source(f"{dist.name} {dist.version}", place, dist.name, extra)
 
     def find(self, name: str, known: Iterable[str] = ()) -> object:
         """The object; `name` may also be its place, package.module:name. Raises Misconfigured."""
@@ -150,7 +156,7 @@ class Catalog(Generic[Made]):
         """Where the type comes from, without importing it. Raises Misconfigured."""
         if (built_in := self._built_in.get(name)) is not None:
             module = importlib.util.resolve_name(built_in.module, __package__)
-            return Source("built in", f"{module}:{built_in.factory}")
+            return Source("built in", f"{module}:{built_in.factory}", extra=built_in.extra)
         return self._plugins.source(name)
 
     def find(self, name: str) -> Kind[Made]:

@@ -63,7 +63,8 @@ def list_plugins(as_json: AsJson = False) -> None:
 
 
 def _listed() -> Iterator[dict[str, str]]:
-    from ...core.errors import Misconfigured
+    from ...core.errors import Misconfigured, MissingExtra
+    from ..extras import not_installed
 
     for sort, known in _sorts().items():
         for name in known.names():
@@ -72,6 +73,8 @@ def _listed() -> Iterator[dict[str, str]]:
                 source = known.source(name)
                 found |= {"package": source.package, "place": source.place}
                 known.find(name)
+                if source.extra is not None and not_installed(source.distribution, source.extra):
+                    raise MissingExtra(f"the {sort} {name!r}", source.extra, package=source.distribution)
             except Misconfigured as error:
                 found["state"] = f"{error}; {error.hint}"
             yield found

@@ -35,6 +35,24 @@ async def test_the_list_says_where_each_comes_from_and_whether_it_can_be_used(co
     assert names >= {("sink", name) for name in catalog.sinks.names()}
 
 
+async def test_the_list_says_what_a_plugin_still_needs(command: Hammerwork, tmp_path: Path) -> None:
+    (tmp_path / "depot.py").write_text("def to_draft(message): return None\n")
+    said = tmp_path / "depot-1.0.dist-info"
+    said.mkdir()
+    (said / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: depot\nVersion: 1.0\nProvides-Extra: odd\nProvides-Extra: even\n"
+        'Requires-Dist: nowhere-to-be-found>=2; extra == "odd"\nRequires-Dist: pytest>=2; extra == "even"\n'
+    )
+    (said / "entry_points.txt").write_text(
+        "[hammerwork.transforms]\nodd = depot:to_draft [odd]\neven = depot:to_draft [even]\n"
+    )
+    listed = await command("plugins", "list", more={"PYTHONPATH": str(tmp_path)})
+    states = {row[1]: row[-1] for row in listed.rows}
+    assert states["even"] == "usable"
+    assert "needs the extra `odd`" in states["odd"]
+    assert "pip install 'depot[odd]'" in states["odd"]
+
+
 async def test_a_plugin_shows_what_it_can_and_each_option_with_its_variable(command: Hammerwork) -> None:
     shown = await command("plugins", "show", "rabbitmq")
     assert shown.code == 0

@@ -212,7 +212,10 @@ class Relay:
             position = await connection.fetchrow(statement("sink_position"), subscription.name)
             if position is None:
                 return 0
-            refuse_ahead(subscription.name, position)
+            if position["ahead"]:
+                # Whoever waited for the lock sees the newest position beside its own older snapshot.
+                for fresh in await connection.fetch(statement("look_at_sink"), subscription.name):
+                    refuse_ahead(subscription.name, fresh)
             after, horizon = Place.of(position), position["horizon"]
             found = await look(connection, subscription.name, position["types"], after, horizon, BATCH)
             if found.rows:

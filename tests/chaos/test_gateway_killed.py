@@ -117,10 +117,13 @@ async def test_a_gateway_that_stops_in_its_tracks_within_a_transaction_blocks_no
     async def all_stored() -> bool:
         return not await ledger.missing()
 
+    async def none_waits() -> bool:
+        return await publisher.waiting() == 0
+
     await until(all_stored, 40, "every message is in Postgres")
     frozen.send(signal.SIGCONT)
-    for gateway in (survivor, frozen):
-        await gateway.stop()
-    await _finish(gateways, publisher, ledger)
+    await frozen.stop()
+    await until(none_waits, 20, "the other has taken what the first gave back")
+    await survivor.stop()
     account = await ledger.assert_clean()
     assert account.ok == 250

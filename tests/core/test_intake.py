@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 
 import asyncpg
@@ -92,11 +92,13 @@ def intake_of(database: Database, broker: ScriptedBroker, mapper: Mapper | None 
 
 
 @asynccontextmanager
-async def held_up(connection: asyncpg.Connection) -> AsyncIterator[None]:
-    """A block in which no transaction gets past the inbox."""
-    async with connection.transaction():
+async def held_up(connection: asyncpg.Connection) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+    """A block in which no transaction gets past the inbox, until what it gives is called. It begins before
+    the intake does, which else may have stored a batch already."""
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(connection.transaction())
         await connection.execute("lock table hammerwork.inbox in exclusive mode")
-        yield
+        yield stack.aclose
 
 
 async def stored(connection: asyncpg.Connection) -> list[str]:
@@ -122,13 +124,13 @@ async def test_one_batch_is_pulled_while_another_is_stored_and_no_more(
     database: Database, connection: asyncpg.Connection
 ) -> None:
     broker = ScriptedBroker(["a", "b"], ["c"], ["d", "e"])
-    async with running(intake_of(database, broker)):
-        async with held_up(connection):
-            await has_pulled(broker, 3)
-            for _ in range(100):
-                await asyncio.sleep(0)
-            assert broker.pulled == ["a", "b", "c"]
-            assert broker.settled == []
+    async with held_up(connection) as let_go, running(intake_of(database, broker)):
+        await has_pulled(broker, 3)
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert broker.pulled == ["a", "b", "c"]
+        assert broker.settled == []
+        await let_go()
         await has_settled(broker, 5)
     assert broker.settled == broker.pulled == ["a", "b", "c", "d", "e"]
     assert sorted(await stored(connection)) == ["a", "b", "c", "d", "e"]
@@ -140,10 +142,10 @@ async def test_stopping_stores_and_settles_the_batch_that_was_pulled_ahead(
 ) -> None:
     broker = ScriptedBroker(["a"], ["b"], ["c"])
     intake = intake_of(database, broker)
-    async with running(intake) as task:
-        async with held_up(connection):
-            await has_pulled(broker, 2)
-            intake.stop()
+    async with held_up(connection) as let_go, running(intake) as task:
+        await has_pulled(broker, 2)
+        intake.stop()
+        await let_go()
         await task
     assert broker.settled == broker.pulled == ["a", "b"]
     assert sorted(await stored(connection)) == ["a", "b"]
@@ -155,7 +157,7 @@ async def test_both_batches_go_back_when_the_first_cannot_be_stored(
 ) -> None:
     broker = ScriptedBroker(["a"], ["b", "c"])
     intake = intake_of(database, broker)
-    async with running(intake) as task, held_up(connection):
+    async with held_up(connection), running(intake) as task:
         await has_pulled(broker, 3)
         intake.stop()  # or it would try again for a while
         await connection.execute(

@@ -12,8 +12,8 @@ Header = tuple[str, bytes]
 
 class Format(Protocol):
     """How events are written. `open` fetches what that needs, a schema for instance, and raises what
-    `LogSink.open` raises. `value` raises BadMessage for an event that cannot be
-    written, which then becomes a dead letter."""
+    `LogSink.open` raises. `value` raises BadMessage for an event that cannot be written, which then becomes
+    a dead letter."""
 
     async def open(self) -> None: ...
 

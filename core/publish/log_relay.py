@@ -24,7 +24,7 @@ from ..status import Status
 from .batch import Batch, Letter, bury_events
 from .log_reader import BATCH, LogReader, Slice
 from .reading import LATEST, PASS_OVER_EVERY, SOONEST, Place, refuse_ahead
-from .relay import Subscription, age, told
+from .relay import Registration, Subscription, age, told
 
 log = structlog.get_logger(__name__)
 
@@ -78,12 +78,11 @@ class LogRelay:
         self.counts = LogRelayCounts()
         self._database = database
         self._sink = sink
-        self._kind = kind
         self._batch = batch
         self._hold = hold.total_seconds()
         self._duty = Duty(database, f"relay.{subscription.name}", hold=hold)
         self._behind_at: datetime | None = None
-        self._registered = False
+        self._registration = Registration(database, subscription, kind)
         self._failing = False
         self._stopping = asyncio.Event()
 
@@ -106,20 +105,12 @@ class LogRelay:
             self.status.stopped()
             await self._duty.leave()
 
-    async def _register(self) -> None:
-        """Once: then events are kept for the sink, also while another process relays to it."""
-        if self._registered:
-            return
-        types = sorted(self.subscription.types)
-        await self._database.fetch("register_sink", self.subscription.name, self._kind, types)
-        self._registered = True
-
     async def _turn(self, backoff: Backoff) -> float:
         """Relay until something is in the way; how long to rest after it."""
         name, batches = self.subscription.name, self.counts.batches
         try:
             ours = await self._duty.ours()
-            await self._register()
+            await self._registration.once()
             if not ours:
                 self.status.running()
                 return self._hold / 5
@@ -132,7 +123,7 @@ class LogRelay:
         except Misconfigured as error:
             await self._held(told(error))
             # An operator must get at the sink, and may have removed it when we come again.
-            self._registered = False
+            self._registration.forget()
             await self._duty.leave()
             log.error("sink held: a setting is wrong", sink=name, error=str(error), hint=error.hint)
             return MISCONFIGURED_RETRY

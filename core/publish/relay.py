@@ -126,6 +126,28 @@ class RelayCounts:
     batches: int = 0
 
 
+class Registration:
+    """The sink's row. While it is there events are kept for the sink, whichever process relays to it."""
+
+    def __init__(self, database: Database, subscription: Subscription, kind: str) -> None:
+        self._database = database
+        self._subscription = subscription
+        self._kind = kind
+        self._made = False
+
+    async def once(self) -> None:
+        """Write the row, unless it was written already."""
+        if self._made:
+            return
+        types = sorted(self._subscription.types)
+        await self._database.fetch("register_sink", self._subscription.name, self._kind, types)
+        self._made = True
+
+    def forget(self) -> None:
+        """The row may have been removed: write it again the next time."""
+        self._made = False
+
+
 class Relay:
     """Fans the events of one subscription out as jobs on `sink.<name>`.
 
@@ -139,10 +161,9 @@ class Relay:
         self.status = Status()
         self.counts = RelayCounts()
         self._database = database
-        self._kind = kind
         self._moved_at = time.monotonic()
         self._behind_at: datetime | None = None
-        self._registered = False
+        self._registration = Registration(database, subscription, kind)
         self._stopping = asyncio.Event()
         self._duty = Duty(database, f"relay.{subscription.name}", hold=HOLD_DUTY)
 
@@ -172,7 +193,7 @@ class Relay:
         log.warning("relay held", sink=self.subscription.name, error=told(error))
         if isinstance(error, Misconfigured):
             # An operator must get at the sink, and may have removed it when we come again.
-            self._registered = False
+            self._registration.forget()
             await self._duty.leave()
 
     def stop(self) -> None:
@@ -184,18 +205,10 @@ class Relay:
             async with asyncio.timeout(seconds):
                 await self._stopping.wait()
 
-    async def _register(self) -> None:
-        """Once: then events are kept for the sink, also while another process relays to it."""
-        if self._registered:
-            return
-        types = sorted(self.subscription.types)
-        await self._database.fetch("register_sink", self.subscription.name, self._kind, types)
-        self._registered = True
-
     async def _turn(self, rest: float) -> float:
         """One batch, if the duty is ours; how long to rest after it."""
         ours = await self._duty.ours()
-        await self._register()
+        await self._registration.once()
         if not ours:
             self.status.running()
             return HOLD_DUTY.total_seconds() / 5

@@ -7,13 +7,14 @@ import threading
 import time
 from collections import Counter, defaultdict
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import asyncpg
 import pytest
 
 from hammerwork.core import operate
 from hammerwork.core.errors import Misconfigured, StateConflict
+from hammerwork.core.execute import floors
 from hammerwork.core.execute.handlers import Handler, Handlers
 from hammerwork.core.execute.running import RunningJob
 from hammerwork.core.execute.worker import WorkerPool
@@ -122,6 +123,39 @@ async def test_a_full_worker_leaves_the_rest_to_others(queue: Queue) -> None:
 
 async def finished(queue: Queue, count: int) -> bool:
     return len(await queue.jobs(state=JobState.COMPLETED, limit=100)) == count
+
+
+TRICKLE = 400
+
+
+async def test_a_worker_to_whom_jobs_trickle_looks_a_few_times_for_each(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A busy worker looks at the whole queue when the poll is due, and not again and again until it may.
+    monkeypatch.setattr(floors, "WHOLE_LOOK_EVERY", 60.0)
+    before_them = await looks_at_jobs(dsn)
+    async with Queue(dsn) as queue, running(worker_of(queue, {"orders": lambda job: None}, **PATIENT)):
+        jobs = [Job("orders", n) for n in range(TRICKLE)]
+        for job in jobs:
+            await queue.enqueue(job)
+            await asyncio.sleep(0.005)
+        await until(lambda: all_in(queue, jobs, JobState.COMPLETED))
+    assert await looks_at_jobs(dsn) - before_them < 20 * TRICKLE
+
+
+async def looks_at_jobs(dsn: str) -> int:
+    """How many scans of the jobs the server counts; a session's are counted when it is closed."""
+    connection = await asyncpg.connect(dsn)
+    try:
+        return cast(
+            "int",
+            await connection.fetchval(
+                "select sum(seq_scan + idx_scan)::integer from pg_stat_user_tables"
+                " where schemaname = 'hammerwork' and relname = 'jobs'"
+            ),
+        )
+    finally:
+        await connection.close()
 
 
 async def test_a_worker_leaves_queues_alone_for_which_it_has_no_handler(queue: Queue) -> None:

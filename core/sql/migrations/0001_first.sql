@@ -26,8 +26,10 @@ create table hammerwork.jobs (
     origin         jsonb,
     payload        jsonb
 ) with (
+    -- Room for the row of each job's claim, 24 bytes longer, on the page of the job: a fifth less is then
+    -- written ahead from enqueueing to history, for a table of twice the pages while jobs wait.
+    fillfactor = 48,
     -- Every job makes two dead rows within seconds, so vacuum by count, not by share, and unthrottled.
-    fillfactor = 85,
     autovacuum_vacuum_scale_factor = 0,
     autovacuum_vacuum_threshold = 5000,
     autovacuum_analyze_scale_factor = 0,

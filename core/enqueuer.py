@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Any, cast
 from uuid import UUID
 
 import asyncpg
@@ -17,16 +17,25 @@ from .postgres import store
 from .postgres.database import Database, describe, mapped_errors
 from .postgres.notifier import Announcer
 
-BATCH = 2000
-"""Jobs a transaction: of fewer the round trips show, of more the first and the last overlap with nothing."""
+COPY_BATCH = 10_000
+"""Jobs a COPY and its transaction: of fewer, its beginning and its end show, in which one side waits."""
 
-SLICE = 200
-"""Jobs that are made ready at a time: less than a millisecond of the event loop."""
+MOST = 16 * 1024 * 1024
+"""Bytes of rows a COPY or a statement: it is over well before its time limit, also on a slow server."""
+
+BATCH = 2000
+"""Jobs a statement, whose rows are all in memory at once."""
+
+TURN = 64 * 1024
+"""Bytes of rows that are made at a time: less than a millisecond of the event loop."""
+
+BESIDE_PAYLOAD = 100
+"""Bytes of a row beside its payload, about."""
 
 FLIGHTS = 2
 """Statements under way at once for single jobs: while one commits, the next one is sent."""
 
-Row = tuple[object, ...]
+Row = tuple[Any, ...]
 
 
 @dataclass(slots=True)
@@ -34,7 +43,6 @@ class _Waiting:
     """A single job on its way, and who waits for it to be stored, by us or before."""
 
     row: Row
-    queue: str
     stored: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
@@ -61,33 +69,53 @@ class Enqueuer:
         await self._announcer.close()
 
     async def many(self, jobs: Sequence[Job]) -> set[UUID]:
-        """The ids that were new. A job that cannot be stored is refused before any of its BATCH is stored.
-
-        Each BATCH is stored while the next one is made ready, in the order in which they were given.
-        """
+        """The ids that were new. Jobs are stored in the order in which they were given; one that cannot be
+        stored is refused before any of its transaction is stored."""
         stored: set[UUID] = set()
-        storing: asyncio.Task[set[UUID]] | None = None
+        done = 0
         try:
-            for start in range(0, len(jobs), BATCH):
-                batch = jobs[start : start + BATCH]
-                rows = await _rows(batch)
-                if storing is not None:
-                    stored |= await storing
-                storing = asyncio.create_task(
-                    self._store(rows, {job.queue for job in batch}), name="enqueue many"
-                )
-            return stored if storing is None else stored | await storing
-        except BaseException as error:
-            if storing is not None:
-                storing.cancel()
-                await asyncio.gather(storing, return_exceptions=True)
-            if isinstance(error, asyncpg.DataError):
-                raise _unfit(error) from error
-            raise
+            while done < len(jobs):
+                done += await self._first_of(jobs[done : done + COPY_BATCH], stored)
+        except asyncpg.DataError as error:
+            raise _unfit(error) from error
+        return stored
+
+    async def _first_of(self, jobs: Sequence[Job], stored: set[UUID]) -> int:
+        """Store the first of these jobs and add the ids that were new to `stored`; how many they were.
+
+        By one COPY if that goes through at once, else all of them, BATCH at a time.
+        """
+        unsure = False
+        # A pool that is not ours may have codecs of its own, which a COPY would put the payloads through.
+        if self._database.reachable and store.copyable(jobs):
+            try:
+                ids = await self._stream(jobs)
+            except asyncpg.UniqueViolationError:
+                pass
+            except Unavailable as error:
+                unsure = isinstance(error, CommitUnknown)
+            else:
+                stored |= ids
+                return len(ids)
+        done = 0
+        while done < len(jobs):
+            rows = [row async for row in _rows(jobs[done : done + BATCH], set())]
+            stored |= await self._persist(rows, unsure=unsure)
+            self._announcer.announce({row[1] for row in rows})
+            done += len(rows)
+        return done
+
+    async def _stream(self, jobs: Sequence[Job]) -> set[UUID]:
+        """Store the first of these jobs by one COPY; their ids."""
+        ids: set[UUID] = set()
+        async with self._database.transaction() as connection:
+            await store.copy(connection, _rows(jobs, ids), ids)
+        self._announcer.announce({job.queue for job in jobs[: len(ids)]})
+        return ids
 
     async def one(self, job: Job) -> None:
         """Return when it is stored. A caller that is cancelled leaves open whether it is."""
-        waiting = _Waiting(store.row_of(job), job.queue)
+        waiting = _Waiting(store.row_of(job))
         self._waiting.append(waiting)
         if len(self._flights) < FLIGHTS:
             self._flights.add(asyncio.create_task(self._fly(), name="enqueue"))
@@ -108,7 +136,7 @@ class Enqueuer:
         if not batch:
             return None
         try:
-            await self._store([waiting.row for waiting in batch], {waiting.queue for waiting in batch})
+            await self._persist([waiting.row for waiting in batch])
         except HammerworkError as error:
             _tell(batch, error)
         except Exception as error:
@@ -118,17 +146,14 @@ class Enqueuer:
             await self._land(batch[:middle])
             await self._land(batch[middle:])
         else:
+            self._announcer.announce({waiting.row[1] for waiting in batch})
             _tell(batch)
 
-    async def _store(self, rows: Sequence[Row], queues: set[str]) -> set[UUID]:
-        stored = await self._persist(rows)
-        self._announcer.announce(queues)
-        return stored
-
-    async def _persist(self, rows: Sequence[Row]) -> set[UUID]:
-        backoff, unsure = Backoff(first=0.05, longest=1.0), False
-        # A pool that is not ours may have codecs of its own, which a COPY would put the payloads through.
-        copied = self._database.reachable and len(rows) >= store.COPY_FROM
+    async def _persist(self, rows: Sequence[Row], *, unsure: bool = False) -> set[UUID]:
+        """Store rows, again until it is known that they are; the ids that were new. `unsure`: they may be
+        stored already."""
+        backoff = Backoff(first=0.05, longest=1.0)
+        copied = self._database.reachable and len(rows) >= store.COPY_FROM and not unsure
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._patience
         while True:
@@ -159,13 +184,20 @@ class Enqueuer:
                 return await store.enqueue(connection, rows)
 
 
-async def _rows(jobs: Sequence[Job]) -> list[Row]:
-    """The jobs as rows, in turn with whatever else the event loop has to do."""
-    rows: list[Row] = []
-    for start in range(0, len(jobs), SLICE):
-        rows.extend(map(store.row_of, jobs[start : start + SLICE]))
-        await asyncio.sleep(0)
-    return rows
+async def _rows(jobs: Sequence[Job], ids: set[UUID]) -> AsyncIterator[Row]:
+    """The first of these jobs as rows, as many as come to MOST bytes, in turn with whatever else the event
+    loop has to do; `ids` grows with them."""
+    size, turn = 0, TURN
+    for job in jobs:
+        row: Row = store.row_of(job)
+        ids.add(job.id)
+        yield row
+        size += len(row[2]) + BESIDE_PAYLOAD
+        if size > MOST:
+            return
+        if size > turn:
+            turn = size + TURN
+            await asyncio.sleep(0)
 
 
 def _unfit(error: asyncpg.DataError) -> Misconfigured:

@@ -108,7 +108,7 @@ class Queue:
     async def enqueue_many(self, jobs: Sequence[Job], *, conn: object | None = None) -> list[Enqueued]:
         """Store many jobs; answers in their order which are new and which existed already.
 
-        Without `conn` every 2000 jobs commit on their own, and a batch whose COMMIT was cut is sent again
+        Without `conn` they commit up to 10,000 at a time, and a batch whose COMMIT was cut is sent again
         under the same ids, so nothing is stored twice.
         """
         if conn is None:

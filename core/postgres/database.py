@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from asyncio import FIRST_COMPLETED
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import cache
 from importlib.resources import files
@@ -224,6 +225,44 @@ async def _tidy(connection: asyncpg.Connection) -> None:
     release, is for the connection alone that comes back in the middle of a transaction."""
     if connection.is_in_transaction():
         await connection.reset()
+
+
+async def copy_in(
+    connection: Connection,
+    table: str,
+    columns: Sequence[str],
+    rows: Iterable[tuple[object, ...]] | AsyncIterable[tuple[object, ...]],
+) -> None:
+    """COPY rows into a table of ours; what a row has beyond `columns` is left out.
+
+    Where the driver's send buffer is full, it knows no time limit and hears of no lost connection: both end
+    the COPY here. One that ends at our end costs the connection, because the driver has it cancelled and then
+    waits for an answer, which the server may have given before.
+    """
+    lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def lose(_: object) -> None:
+        lost.set_result(None)
+
+    connection.add_termination_listener(lose)
+    copying = asyncio.create_task(
+        connection.copy_records_to_table(table, schema_name="hammerwork", columns=columns, records=rows),
+        name=f"copy into {table}",
+    )
+    try:
+        ends: set[asyncio.Future[Any]] = {copying, lost}
+        await asyncio.wait(ends, timeout=STATEMENT_TIMEOUT, return_when=FIRST_COMPLETED)
+    finally:
+        answered = copying.done() and isinstance(copying.exception(), asyncpg.PostgresError | None)
+        with suppress(asyncpg.InterfaceError):  # of the pool's proxy, where the connection is gone
+            connection.remove_termination_listener(lose)
+            if not answered:
+                connection.terminate()
+        copying.cancel()
+        await asyncio.wait({copying})
+    if lost.done() or copying.cancelled():
+        raise asyncpg.ConnectionDoesNotExistError("the connection broke, or said nothing, during a COPY")
+    copying.result()
 
 
 class mapped_errors:

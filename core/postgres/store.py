@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import pairwise
 from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
@@ -14,7 +15,7 @@ import asyncpg
 from ..errors import Misconfigured
 from ..job import Job, JobRecord, JobState, Json, Priority
 from ..retry import from_json, to_json
-from .database import Connection, Record, columns, describe, statement
+from .database import Connection, Record, columns, copy_in, describe, statement
 
 COPY_FROM = 50
 """So many rows go by COPY: fewer are stored sooner by one statement, which needs no transaction around it."""
@@ -210,20 +211,42 @@ async def enqueue_fresh(
     """
     ids: list[Any] = [row[0] for row in rows]
     timed = any(row[-1] is not None or row[-2] is not None for row in rows)
-    # Jobs of a COPY share one run_at, so that their ids alone say in which order they came.
-    if len(rows) < COPY_FROM or timed or ids != sorted(ids):
+    if len(rows) < COPY_FROM or timed or not _ascend(ids):
         return await enqueue(connection, rows, announce)
+    await copy(connection, rows, ids, announce)
+    return set(ids)
+
+
+def copyable(jobs: Sequence[Job]) -> bool:
+    """Whether `copy` takes these jobs, if their ids are new."""
+    timed = any(job.run_at is not None or job.delay is not None for job in jobs)
+    return len(jobs) >= COPY_FROM and not timed and _ascend([job.id for job in jobs])
+
+
+def _ascend(ids: Sequence[UUID]) -> bool:
+    """Jobs of a COPY share one run_at, so that their ids alone say in which order they came."""
+    return all(one < next for one, next in pairwise(ids))
+
+
+async def copy(
+    connection: Connection,
+    rows: Iterable[tuple[object, ...]] | AsyncIterable[tuple[object, ...]],
+    ids: Collection[UUID],
+    announce: Sequence[str] = (),
+) -> None:
+    """Store jobs (`row_of`) that are `copyable`, as `enqueue_fresh` does.
+
+    `ids` is looked at when `rows` is at its end. What making the rows raises comes out as it is, or as an
+    asyncpg.DataError where the driver could have raised it.
+    """
     try:
-        await connection.copy_records_to_table(
-            "jobs", schema_name="hammerwork", columns=_COPIED, records=[row[: len(_COPIED)] for row in rows]
-        )
+        await copy_in(connection, "jobs", _COPIED, rows)
     except (TypeError, ValueError, AttributeError, OverflowError) as error:
         # A statement's values the driver refuses as the server would, those of a COPY it lets fail anyhow.
         raise asyncpg.DataError(describe(error)) from error
     (copied,) = await connection.fetch(statement("copied"), list(announce))
     if copied["wanted"]:
-        await connection.fetch(statement("note_enqueued"), ids)
-    return set(ids)
+        await connection.fetch(statement("note_enqueued"), list(ids))
 
 
 async def not_stored(connection: Fetcher, rows: Sequence[tuple[object, ...]]) -> list[tuple[object, ...]]:

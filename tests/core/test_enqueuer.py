@@ -11,7 +11,8 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from hammerwork.core.enqueuer import FLIGHTS, Enqueuer
+from hammerwork.core import enqueuer
+from hammerwork.core.enqueuer import COPY_BATCH, FLIGHTS, Enqueuer, _rows
 from hammerwork.core.errors import Misconfigured, Unavailable
 from hammerwork.core.identity import new_id
 from hammerwork.core.job import Job, JobState
@@ -114,6 +115,99 @@ async def test_every_column_of_a_job_survives_a_copy(queue: Queue) -> None:
     assert (stored.headers, stored.origin) == ({"h": [1]}, {"bridge": "b"})
 
 
+async def test_many_go_by_few_copies_and_are_claimed_in_their_order(
+    queue: Queue, worker: Any, connection: asyncpg.Connection
+) -> None:
+    jobs = [Job("orders", n) for n in range(COPY_BATCH + MANY)]
+    assert await queue.enqueue_many(jobs) == [Enqueued.STORED] * len(jobs)
+    assert await statements(connection) == 2
+    rows = await claim(queue.database, "orders", worker, len(jobs))
+    assert [row["id"] for row in rows] == [job.id for job in jobs]
+
+
+@pytest.mark.parametrize("delay", [None, timedelta(hours=1)])
+async def test_a_transaction_ends_when_it_has_taken_enough(
+    queue: Queue, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch, delay: timedelta | None
+) -> None:
+    monkeypatch.setattr(enqueuer, "MOST", 64 * 1024)
+    jobs = [Job("orders", "x" * 1024, delay=delay) for _ in range(400)]
+    assert await queue.enqueue_many(jobs) == [Enqueued.STORED] * len(jobs)
+    assert await jobs_stored(queue) == len(jobs)
+    assert await statements(connection) == 7
+
+
+async def test_others_have_their_turn_while_the_rows_of_a_copy_are_made(queue: Queue) -> None:
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    counting = asyncio.create_task(others())
+    rows = [row async for row in _rows([Job("orders", "x" * 150) for _ in range(COPY_BATCH)], set())]
+    counting.cancel()
+    assert len(rows) == COPY_BATCH
+    assert turns >= COPY_BATCH / 300
+
+
+FAR = 3000
+"""Jobs whose rows are more than the driver sends in one piece: Postgres has seen the first of them."""
+
+
+@pytest.mark.parametrize("exists", [False, True])
+@pytest.mark.parametrize("fields", [{"correlation_id": 5}, {"result_ttl": 5}])
+async def test_a_refused_job_far_behind_is_told_at_once_and_nothing_of_its_transaction_stored(
+    dsn: str, fields: dict[str, Any], exists: bool
+) -> None:
+    """Also where Postgres has refused the COPY by then, for an id that exists; on the only connection."""
+    jobs = [*(Job("orders", "x" * 250) for _ in range(FAR)), odd(**fields)]
+    async with Queue(dsn, connections=1) as queue, asyncio.timeout(10):
+        if exists:
+            await queue.enqueue(jobs[0])
+        with pytest.raises(Misconfigured):
+            await queue.enqueue_many(jobs)
+        assert await jobs_stored(queue) == int(exists)
+
+
+async def test_a_copy_whose_connection_is_lost_while_it_cannot_send_is_begun_again(
+    queue: Queue, connection: asyncpg.Connection
+) -> None:
+    """The driver waits for a buffer to empty that never will."""
+    lock = connection.transaction()
+    await lock.start()
+    await connection.execute("lock table hammerwork.jobs in exclusive mode")
+    jobs = [Job("orders", "x" * 1500) for _ in range(COPY_BATCH)]
+    async with asyncio.timeout(20):
+        sending = asyncio.create_task(queue.enqueue_many(jobs))
+        await until(lambda: blocked(queue, 1))
+        await asyncio.sleep(0.5)  # for the buffers to fill up, which nothing tells
+        await connection.execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity where wait_event = 'relation'"
+        )
+        await lock.rollback()
+        assert await sending == [Enqueued.STORED] * len(jobs)
+    assert await jobs_stored(queue) == len(jobs)
+
+
+async def test_a_caller_that_gives_up_in_the_middle_of_a_copy_leaves_nothing_behind(
+    dsn: str, connection: asyncpg.Connection
+) -> None:
+    lock = connection.transaction()
+    await lock.start()
+    await connection.execute("lock table hammerwork.jobs in exclusive mode")
+    async with Queue(dsn, connections=2) as queue, asyncio.timeout(20):
+        sending = asyncio.create_task(queue.enqueue_many([Job("orders", n) for n in range(COPY_BATCH)]))
+        await until(lambda: blocked(queue, 1))
+        sending.cancel()
+        await asyncio.gather(sending, return_exceptions=True)
+        assert sending.cancelled()
+        await lock.rollback()
+        await asyncio.gather(*(queue.enqueue(Job("orders", n)) for n in range(MANY)))
+        assert await jobs_stored(queue) == MANY
+
+
 # --- single ones, together ------------------------------------------------------------------------
 
 
@@ -143,7 +237,7 @@ class Gated(Enqueuer):
         super().__init__(database, patience=1.0)
         self.gates: list[asyncio.Future[None]] = []
 
-    async def _persist(self, rows: Sequence[tuple[object, ...]]) -> set[UUID]:
+    async def _persist(self, rows: Sequence[tuple[object, ...]], *, unsure: bool = False) -> set[UUID]:
         self.gates.append(asyncio.get_running_loop().create_future())
         await self.gates[-1]
         return set()
@@ -255,7 +349,7 @@ async def test_closing_stores_what_is_on_its_way(queue: Queue, connection: async
     for n in range(FLIGHTS + 5):
         calls.append(asyncio.create_task(queue.enqueue(Job("orders", n))))
         await asyncio.sleep(0)
-    await until(lambda: blocked(queue))
+    await until(lambda: blocked(queue, FLIGHTS))
     closing = asyncio.create_task(queue.close())
     await asyncio.sleep(0)
     await lock.rollback()
@@ -263,11 +357,11 @@ async def test_closing_stores_what_is_on_its_way(queue: Queue, connection: async
     assert await connection.fetchval("select count(*) from hammerwork.jobs") == FLIGHTS + 5
 
 
-async def blocked(queue: Queue) -> bool:
-    """Whether as many statements wait for a lock as may be under way."""
+async def blocked(queue: Queue, statements: int) -> bool:
+    """Whether so many statements wait for a lock."""
     async with queue.database.acquire() as own:
         waiting = await own.fetchval("select count(*) from pg_stat_activity where wait_event = 'relation'")
-    return bool(waiting == FLIGHTS)
+    return bool(waiting == statements)
 
 
 # --- ids ------------------------------------------------------------------------------------------

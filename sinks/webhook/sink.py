@@ -261,7 +261,11 @@ def _lines(path: Path) -> list[str]:
     return lines
 
 
-def _tls_context(tls: TlsOptions) -> ssl.SSLContext:
+def _tls_context(tls: TlsOptions) -> ssl.SSLContext | Literal[True]:
+    """True: aiohttp's own, which is the same and made already. To load the system's authorities once more
+    takes 30 ms, and a megabyte, a sink."""
+    if tls == TlsOptions():
+        return True
     context = tls.context()
     context.set_alpn_protocols(["http/1.1"])
     return context

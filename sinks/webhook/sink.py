@@ -150,7 +150,8 @@ class WebhookSink:
     def _warnings(self) -> Iterator[str]:
         options = self._options
         if self._keyring is None:
-            yield "nothing is signed: anybody can send events in our name; set secrets"
+            variable = f"HAMMERWORK_SINKS__{self.name.upper()}__SECRETS"
+            yield f"nothing is signed: anybody can send events in our name; set {variable}=whsec_…"
         if self._url.scheme == "http":
             yield "the url is http://: anybody on the way can read and change events"
         if options.allow_networks:

@@ -25,10 +25,10 @@ from ..core.upkeep import Retention, Upkeep
 from .embedded import dsn_of
 from .garbage import keep_what_is_built
 from .health import Health
-from .http import build_http, listen, refuse_open_doors
+from .http import admitted_parts, build_http, listen
 from .logs import configure_logging
 from .metrics import GatewayCollector, QueueSurvey, new_registry
-from .parts import Outlet, build_parts
+from .parts import Outlet, Parts
 from .settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -47,13 +47,13 @@ class Gateway:
     """One gateway process. Any number of them may run side by side on the same database and brokers.
 
     Building it connects to nothing and raises Misconfigured for every setting that cannot work. `dsn`
-    stands in for a database URL that the settings leave open (the embedded Postgres).
+    stands in for a database URL that the settings leave open (the embedded Postgres); `parts` were built of
+    the settings before.
     """
 
-    def __init__(self, settings: Settings, *, dsn: str | None = None) -> None:
+    def __init__(self, settings: Settings, *, dsn: str | None = None, parts: Parts | None = None) -> None:
         self.settings = settings
-        self.parts = build_parts(settings)
-        refuse_open_doors(settings, self.parts.ingests.values())
+        self.parts = parts or admitted_parts(settings)
         self.database = Database(
             _dsn(settings, dsn),
             size=settings.database.connections,
@@ -276,9 +276,11 @@ class Gateway:
 async def serve(settings: Settings) -> None:
     """Run a gateway until SIGTERM or SIGINT, on the embedded Postgres if no database is configured. A
     second signal hurries. Raises what `Gateway` raises."""
+    # Before a Postgres is started for settings that are refused.
+    parts = admitted_parts(settings)
     async with AsyncExitStack() as stack:
         dsn = await stack.enter_async_context(dsn_of(settings.database))
-        gateway = Gateway(settings, dsn=dsn)
+        gateway = Gateway(settings, dsn=dsn, parts=parts)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, gateway.stop)

@@ -20,8 +20,7 @@ from ..core.postgres import schema
 from ..core.postgres.database import Database, mapped_errors
 from ..core.postgres.notifier import SELF_TEST_WITHIN, Notifier
 from .embedded import dsn_of
-from .http import refuse_open_doors
-from .parts import build_parts
+from .http import admitted_parts
 from .settings import Settings
 
 ANSWER_WITHIN = timedelta(seconds=20)
@@ -80,8 +79,7 @@ async def check(settings: Settings) -> Report:
 
     Raises Misconfigured for settings of which nothing can be built, and MissingExtra.
     """
-    parts = build_parts(settings)
-    refuse_open_doors(settings, parts.ingests.values())
+    parts = admitted_parts(settings)
     async with AsyncExitStack() as stack:
         dsn = await stack.enter_async_context(dsn_of(settings.database))
         database = Database(
@@ -134,9 +132,10 @@ async def _check_database(database: Database, *, migrates: bool) -> list[Finding
 def _schema(faults: list[str], *, migrates: bool) -> Finding:
     if not faults:
         return Finding(subject="schema", verdict="ok", summary="is current")
-    if migrates and all("hammerwork migrate" in fault for fault in faults):
-        summary = "not current; the gateway migrates it at start (database.migrate)"
-        return Finding(subject="schema", verdict="warning", summary=summary, details=tuple(faults))
+    if migrates and all(fault.endswith(schema.REMEDY) for fault in faults):
+        summary = "not current; nothing to do: the gateway migrates it at start (database.migrate)"
+        details = tuple(fault.removesuffix(schema.REMEDY) for fault in faults)
+        return Finding(subject="schema", verdict="warning", summary=summary, details=details)
     summary = f"{len(faults)} fault{'s' if len(faults) > 1 else ''}"
     return Finding(subject="schema", verdict="fault", summary=summary, details=tuple(faults))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 import ipaddress
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
@@ -16,12 +16,10 @@ from ..core.queue import Queue
 from .api.server import ApiContext, api_routes, middlewares
 from .health import Component, Health
 from .metrics import QueueSurvey
+from .parts import Ingest, Parts, build_parts
 from .settings import Settings
 from .settings.process import HttpSettings
 from .settings.variables import variable_for
-
-if TYPE_CHECKING:
-    from .parts import Ingest, Parts
 
 STOP_WITHIN = 5.0
 """Seconds that open requests get when the server stops; bridges have answered theirs by then."""
@@ -56,7 +54,14 @@ class HttpServed(Protocol):
     def routes(self) -> list[web.RouteDef]: ...
 
 
-def refuse_open_doors(settings: Settings, ingests: Iterable[Ingest]) -> None:
+def admitted_parts(settings: Settings) -> Parts:
+    """The parts that the settings describe. Raises Misconfigured for what cannot work, and for open doors."""
+    parts = build_parts(settings)
+    _refuse_open_doors(settings, parts.ingests.values())
+    return parts
+
+
+def _refuse_open_doors(settings: Settings, ingests: Iterable[Ingest]) -> None:
     """Raise Misconfigured when strangers could reach the API, or a bridge that asks nobody who they are."""
     http = settings.http
     if is_loopback(http.host):

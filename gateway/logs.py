@@ -10,6 +10,7 @@ from functools import cache, lru_cache, partial
 from typing import Any, Literal, TextIO
 
 import structlog
+from structlog.tracebacks import ExceptionDictTransformer
 
 from .settings.masking import MASK, SECRET_NAME
 
@@ -39,10 +40,20 @@ def configure_logging(level: str = "info", format: Literal["console", "json"] = 
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         without_secrets,
     ]
+    # structlog would show the local variables of every frame: bodies of messages, tokens, passwords.
     renderer: list[structlog.typing.Processor] = (
-        [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        [
+            structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False)),
+            structlog.processors.JSONRenderer(),
+        ]
         if format == "json"
-        else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        else [
+            structlog.processors.format_exc_info,
+            traceback_beneath,
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+            ),
+        ]
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
@@ -86,6 +97,15 @@ def without_secrets(_logger: object, _method: str, line: Line) -> Line:
                 line[key] = MASK
             elif "://" in value:
                 line[key] = URL_PASSWORD.sub(rf"\1:{MASK}@", value)
+    return line
+
+
+def traceback_beneath(_logger: object, _method: str, line: Line) -> Line:
+    """For people: a traceback, a handler's too, stands as lines beneath its event. They are indented, so that
+    none passes for an event of its own, and nothing in them moves a cursor."""
+    if (traceback := line.pop("traceback", None) or line.pop("exception", None)) is not None:
+        lines = (text if text.isprintable() else repr(text)[1:-1] for text in traceback.split("\n"))
+        line["exception"] = "\n".join(f"  {text}" for text in lines).rstrip()
     return line
 
 

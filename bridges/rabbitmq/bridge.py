@@ -235,14 +235,17 @@ class RabbitmqBridge:
         tls = None
         if urlsplit(self._url).scheme == "amqps":
             tls = await asyncio.to_thread(self._options.tls.context)
-        return await self._link_type.connect(
-            self._url,
-            name=f"hammerwork {self.name}",
-            timeout=self._options.connect_timeout,
-            silence=2 * self._options.heartbeat,
-            tls=tls,
-            server_name=self._options.tls.server_name,
-        )
+        try:
+            return await self._link_type.connect(
+                self._url,
+                name=f"hammerwork {self.name}",
+                timeout=self._options.connect_timeout,
+                silence=2 * self._options.heartbeat,
+                tls=tls,
+                server_name=self._options.tls.server_name,
+            )
+        except Disconnected as error:
+            raise Disconnected(f"RabbitMQ at {self._shown_url} is away ({error})") from error
 
     async def _declare(self, link: AmqpLink) -> None:
         options, channel = self._options, link.channel

@@ -139,10 +139,7 @@ class Registry:
                 while not response.content.at_eof() and len(content) <= LARGEST_ANSWER:
                     content += await response.content.read(LARGEST_ANSWER)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            why = (
-                "no answer in time" if isinstance(error, TimeoutError) else f"{type(error).__name__}: {error}"
-            )
-            raise Unavailable(f"the schema registry at {self.url} is away: {why}") from error
+            raise Unavailable(f"the schema registry at {self.url} is away: {_why(error)}") from error
         return self._understood(status, content)
 
     def _understood(self, status: int, content: bytes) -> Mapping[str, Any] | None:
@@ -191,6 +188,17 @@ def is_base64(text: str) -> bool:
         return bool(text) and bool(base64.b64decode(text, validate=True))
     except binascii.Error:
         return False
+
+
+def _why(error: Exception) -> str:
+    match error:
+        case TimeoutError():
+            return "no answer in time"
+        case aiohttp.ClientConnectorError():
+            # The client's own text repeats the address, with its setting for TLS.
+            return str(error.os_error)
+        case _:
+            return f"{type(error).__name__}: {error}"
 
 
 def _tls(options: RegistryOptions) -> ssl.SSLContext | bool:

@@ -300,7 +300,7 @@ class mapped_errors:
                 | (asyncpg.UndefinedFunctionError() | asyncpg.UndefinedColumnError())
             ):
                 raise Misconfigured(
-                    f"the schema at {self._where} is missing or older than this version ({error})",
+                    f"the schema at {self._where} is missing or older than this version",
                     hint="run `hammerwork migrate`",
                 ) from error
             case asyncpg.InsufficientPrivilegeError():

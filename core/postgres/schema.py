@@ -12,6 +12,9 @@ from .database import Connection, Database, mapped_errors
 
 OLDEST_POSTGRES = 15
 
+REMEDY = ": run `hammerwork migrate`"
+"""How the faults end that a migration mends."""
+
 _LOCK = 0x68616D6D6572776B
 """Key of the transaction-level advisory lock under which one process migrates ("hammerwk")."""
 
@@ -84,7 +87,7 @@ async def verify(database: Database) -> list[str]:
         with mapped_errors(database.where, sent=False):
             exists = await connection.fetchval("select to_regclass('hammerwork.migrations') is not null")
             if not exists:
-                return ["the schema does not exist: run `hammerwork migrate`"]
+                return [f"the schema does not exist{REMEDY}"]
             known = await _applied(connection)
             return [*_drift(known), *await _server_faults(connection)]
 
@@ -132,9 +135,7 @@ def _drift(known: dict[int, Applied]) -> list[str]:
     for migration in migrations():
         applied = known.get(migration.version)
         if applied is None:
-            faults.append(
-                f"migration {migration.version:04} {migration.name} is missing: run `hammerwork migrate`"
-            )
+            faults.append(f"migration {migration.version:04} {migration.name} is missing{REMEDY}")
         elif applied.checksum != migration.checksum:
             faults.append(
                 f"migration {migration.version:04} was applied from another text than this version carries"

@@ -30,12 +30,12 @@ def show_list(items: Sequence[T], columns: Columns[T], as_json: bool) -> None:
         show_json([_plain(item) for item in items])
         return
     rows = [[cell(value(item)) for value in columns.values()] for item in items]
-    if not sys.stdout.isatty():
-        say(*("\t".join(row) for row in rows))
-    elif rows:
+    if not rows:
+        note("none")
+    elif sys.stdout.isatty():
         say(*aligned([[heading.upper() for heading in columns], *rows], _width()))
     else:
-        note("none")
+        say(*("\t".join(row) for row in rows))
 
 
 def show_one(item: T, as_json: bool) -> None:

@@ -77,13 +77,13 @@ class NatsLink:
         """Raises Misconfigured and Disconnected."""
         link = cls()
         scheme = "tls" if address.tls else "nats"
-        own = f"{scheme}://{address.host}:{address.port}"
+        hosts = (f"{address.host}:{address.port}", *options.hosts)
         tls = await asyncio.to_thread(options.tls.context) if address.tls else None
         timeout = options.connect_timeout.total_seconds()
         try:
             async with asyncio.timeout(timeout):
                 await link.client.connect(
-                    servers=[own, *(f"{scheme}://{host}" for host in options.hosts)],
+                    servers=[f"{scheme}://{host}" for host in hosts],
                     name=f"hammerwork {name}",
                     user=address.username,
                     password=address.password,
@@ -102,7 +102,11 @@ class NatsLink:
         except BaseException as error:
             await link.close()
             if isinstance(error, Error | OSError | TimeoutError):
-                raise _most_telling([*link._faults, error]) from error
+                fault = _most_telling([*link._faults, error])
+                if isinstance(fault, Disconnected):
+                    told = ", ".join(host.rpartition("@")[2] for host in hosts)
+                    fault = Disconnected(f"NATS at {told} is away ({fault})")
+                raise fault from error
             raise
         return link
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import aiohttp
 from aiohttp.abc import AbstractResolver
@@ -60,7 +60,7 @@ class Endpoint:
         limits: Limits,
         *,
         egress: Egress,
-        tls: ssl.SSLContext,
+        tls: ssl.SSLContext | Literal[True],
         resolver: AbstractResolver | None = None,
     ) -> None:
         self._limits = limits

@@ -150,7 +150,8 @@ class WebhookSink:
     def _warnings(self) -> Iterator[str]:
         options = self._options
         if self._keyring is None:
-            yield "nothing is signed: anybody can send events in our name; set secrets"
+            variable = f"HAMMERWORK_SINKS__{self.name.upper()}__SECRETS"
+            yield f"nothing is signed: anybody can send events in our name; set {variable}=whsec_…"
         if self._url.scheme == "http":
             yield "the url is http://: anybody on the way can read and change events"
         if options.allow_networks:
@@ -261,7 +262,11 @@ def _lines(path: Path) -> list[str]:
     return lines
 
 
-def _tls_context(tls: TlsOptions) -> ssl.SSLContext:
+def _tls_context(tls: TlsOptions) -> ssl.SSLContext | Literal[True]:
+    """True: aiohttp's own, which is the same and made already. To load the system's authorities once more
+    takes 30 ms, and a megabyte, a sink."""
+    if tls == TlsOptions():
+        return True
     context = tls.context()
     context.set_alpn_protocols(["http/1.1"])
     return context

@@ -355,6 +355,7 @@ async def test_a_cut_connection_while_opening_is_a_disconnect(producer: Producer
 async def test_nobody_listening_is_a_disconnect(producer: Producer) -> None:
     async with FaultProxy("127.0.0.1", 1) as proxy:
         port = proxy.port
-    options = producer.options(url=f"amqp://guest:guest@127.0.0.1:{port}/")
-    with pytest.raises(Disconnected):
+    options = producer.options(url=f"amqp://guest:secretword@127.0.0.1:{port}/")
+    with pytest.raises(Disconnected, match=f"RabbitMQ at amqp://127.0.0.1:{port}/ is away") as away:
         await RabbitmqBridge("orders", options).open()
+    assert "secretword" not in str(away.value)

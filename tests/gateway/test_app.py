@@ -18,6 +18,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import Literal
 
 import aio_pika
 import aiohttp
@@ -597,3 +598,37 @@ def test_no_log_line_carries_a_secret(
         assert [line["logger"] for line in lines] == ["hammerwork.test", "some.library"]
         assert lines[0]["password"] == "***"
         assert lines[0]["timestamp"].endswith("Z")
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_a_traceback_tells_no_local_variables(
+    form: Literal["json", "console"], restored_logging: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    configure_logging("info", form)
+    body = "hunter2".removesuffix("2") + "3"
+    try:
+        raise ValueError(len(body))
+    except ValueError:
+        structlog.get_logger("hammerwork.test").exception("failed")
+    text = capsys.readouterr().err
+    assert "ValueError" in text
+    assert "hunter3" not in text
+
+
+def test_people_read_a_traceback_as_lines_beneath_its_event(
+    restored_logging: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    traceback = "Traceback (most recent call last):\n  File 'shop.py'\nValueError: \x1b[2J\n[error] forged\n"
+    configure_logging("info", "console")
+    structlog.get_logger("hammerwork.test").warning("attempt failed", job="1", traceback=traceback)
+    event, *beneath = capsys.readouterr().err.splitlines()
+    assert "attempt failed" in event
+    assert beneath == [
+        "  Traceback (most recent call last):",
+        "    File 'shop.py'",
+        r"  ValueError: \x1b[2J",
+        "  [error] forged",
+    ]
+    configure_logging("info", "json")
+    structlog.get_logger("hammerwork.test").warning("attempt failed", job="1", traceback=traceback)
+    assert json.loads(capsys.readouterr().err)["traceback"] == traceback

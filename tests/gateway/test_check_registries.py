@@ -61,6 +61,8 @@ async def test_a_registry_that_is_away_is_a_fault_of_both(queue: Queue, dsn: str
     for subject in ("schemas of orders", "sink bus"):
         assert found[subject].verdict == "fault"
         assert found[subject].summary.startswith(f"the schema registry at {url} is away")
+        assert "Connect call failed" in found[subject].summary
+        assert "ssl:" not in found[subject].summary
 
 
 async def test_a_login_that_is_refused_is_a_fault_of_both(

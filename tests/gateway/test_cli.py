@@ -102,6 +102,25 @@ async def test_dsn_that_is_none_is_one_clear_line(bare: Hammerwork, dsn: str) ->
 async def test_database_without_schema_says_migrate(tmp_path: Path, dsn: str) -> None:
     ran = await Hammerwork(tmp_path, dsn)("job", "list")
     assert_one_clear_line(ran, "schema", hint="hammerwork migrate")
+    assert "relation" not in ran.err
+
+
+async def test_check_and_start_tell_one_story_of_a_fresh_database(tmp_path: Path, dsn: str) -> None:
+    fresh = Hammerwork(tmp_path, dsn)
+    ran = await fresh("check")
+    assert "the gateway migrates it at start" in ran.out
+    assert "hammerwork migrate" not in ran.out
+    ran = await fresh("check", more={"HAMMERWORK_DATABASE__MIGRATE": "false"})
+    assert (ran.code, "run `hammerwork migrate`" in ran.out) == (8, True)
+
+
+async def test_an_open_door_is_refused_before_a_postgres_is_started(bare: Hammerwork) -> None:
+    home = {"XDG_DATA_HOME": str(bare.folder / "data"), "HAMMERWORK_HTTP__HOST": "0.0.0.0"}
+    for command in ("run", "check"):
+        ran = await bare(command, more=home)
+        assert (ran.code, ran.out) == (1, "")
+        assert ran.err.startswith("error: http.host is 0.0.0.0, which others can reach, and no token guards")
+        assert not (bare.folder / "data").exists()
 
 
 async def test_wrong_database_name_and_user_are_one_clear_line(tmp_path: Path, dsn: str) -> None:
@@ -373,8 +392,10 @@ async def test_table_for_people_lines_for_pipes_json_for_programs(
 
 
 async def test_empty_list_is_no_line_and_an_empty_array(hammerwork: Hammerwork) -> None:
-    assert (await hammerwork("job", "list")).out == ""
-    assert json.loads((await hammerwork("job", "list", "--json")).out) == []
+    piped = await hammerwork("job", "list")
+    assert (piped.out, piped.err) == ("", "none\n")
+    listed = await hammerwork("job", "list", "--json")
+    assert (json.loads(listed.out), listed.err) == ([], "")
 
 
 async def test_control_characters_never_reach_the_terminal(hammerwork: Hammerwork, queue: Queue) -> None:

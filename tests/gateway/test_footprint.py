@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import sys
 from uuid import uuid4
 
 import aiohttp
@@ -54,6 +55,14 @@ async def test_an_idle_gateway_rests_and_is_small(hammerwork: Hammerwork, everyt
         await stopped(process)
     assert after["process_cpu_seconds_total"] - before["process_cpu_seconds_total"] < WATCHED * CPU_AT_MOST
     assert after["process_resident_memory_bytes"] < MEMORY_AT_MOST
+
+
+async def test_a_start_makes_no_document_of_the_api() -> None:
+    looking = "import sys, hammerwork.gateway.app; print('apispec' in sys.modules)"
+    python = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", looking, stdout=asyncio.subprocess.PIPE
+    )
+    assert (await python.communicate())[0].strip() == b"False"
 
 
 async def _address(process: asyncio.subprocess.Process) -> str:

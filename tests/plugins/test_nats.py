@@ -346,8 +346,10 @@ async def test_a_wrong_password_is_a_misconfiguration_that_does_not_tell_it(nats
 async def test_nobody_listening_is_a_disconnect_unless_another_host_answers(nats_stream: NatsStream) -> None:
     async with FaultProxy("127.0.0.1", 1) as proxy:
         nobody = f"nats://127.0.0.1:{proxy.port}"
-    with pytest.raises(Disconnected):
-        await NatsBridge("orders", nats_stream.options(url=nobody)).open()
+    named = nobody.replace("://", "://ana:secretword@")
+    with pytest.raises(Disconnected, match=rf"NATS at 127\.0\.0\.1:{proxy.port} is away") as away:
+        await NatsBridge("orders", nats_stream.options(url=named)).open()
+    assert "secretword" not in str(away.value)
     bridge = await other_bridge(nats_stream, url=nobody, hosts=[nats_stream.url.partition("//")[2]])
     await bridge.close()
 

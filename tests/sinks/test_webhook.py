@@ -278,3 +278,4 @@ async def test_the_guarantee_warns_of_what_is_open() -> None:
     assert "webhook-id" in guarantee.because
     text = "\n".join(guarantee.warnings)
     assert all(part in text for part in ("nothing is signed", "http://", "127.0.0.0/8", "ce- headers"))
+    assert f"set HAMMERWORK_SINKS__{opened.name.upper()}__SECRETS=whsec_" in text

@@ -38,11 +38,19 @@ class Addressing:
                 found.add(self.topic(event))
         return found
 
-    def key(self, event: LoggedEvent) -> bytes:
-        """The job's id, or that of the event where there is no job: a compacted topic refuses records
-        without a key. Raises BadMessage where the expression answers no text."""
-        key = str(event.job_id or event.id) if self._key is None else self._key(event)
-        return key.encode()
+    def keys(self, events: Sequence[LoggedEvent]) -> Sequence[bytes | BadMessage]:
+        """The key of each event, or why it has none: its expression answers no text. Without an expression
+        it is the job's id, or that of the event where there is no job: a compacted topic refuses records
+        without a key."""
+        if self._key is None:
+            return [str(event.job_id or event.id).encode() for event in events]
+        found: list[bytes | BadMessage] = []
+        for event in events:
+            try:
+                found.append(self._key(event).encode())
+            except BadMessage as bad:
+                found.append(bad)
+        return found
 
 
 @lru_cache(maxsize=1024)
@@ -56,20 +64,44 @@ def _filled(topic: str, queue: str | None, kind: str) -> str:
     return name
 
 
-def partition_of(key: bytes, partitions: Sequence[int]) -> int:
-    """Where every Kafka client's default partitioner puts this key."""
-    return partitions[(murmur2(key) & 0x7FFFFFFF) % len(partitions)]
+def partition_of(hashed: int, partitions: Sequence[int]) -> int:
+    """Where every Kafka client's default partitioner puts a key with this hash."""
+    return partitions[(hashed & 0x7FFFFFFF) % len(partitions)]
 
 
-def murmur2(data: bytes) -> int:
-    """MurmurHash2 as Kafka's Java client computes it (org.apache.kafka.common.utils.Utils.murmur2)."""
-    length = len(data)
-    words, rest = divmod(length, 4)
-    h = 0x9747B28C ^ length
-    for k in struct.unpack_from(f"<{words}I", data):
-        k = k * 0x5BD1E995 & 0xFFFFFFFF
-        h = (h * 0x5BD1E995 ^ (k ^ k >> 24) * 0x5BD1E995) & 0xFFFFFFFF
-    if rest:
-        h = (h ^ int.from_bytes(data[-rest:], "little")) * 0x5BD1E995 & 0xFFFFFFFF
-    h = (h ^ h >> 13) * 0x5BD1E995 & 0xFFFFFFFF
-    return h ^ h >> 15
+def murmur2(keys: Sequence[bytes]) -> Sequence[int]:
+    """MurmurHash2 of each key, as Kafka's Java client computes it
+    (org.apache.kafka.common.utils.Utils.murmur2)."""
+    places: dict[int, list[int]] = {}
+    for place, key in enumerate(keys):
+        places.setdefault(len(key), []).append(place)
+    found = [0] * len(keys)
+    for alike in places.values():
+        for place, hashed in zip(alike, _side_by_side([keys[place] for place in alike]), strict=True):
+            found[place] = hashed
+    return found
+
+
+def _side_by_side(keys: Sequence[bytes]) -> Sequence[int]:
+    """Of keys that are equally long. Each has 64 bits of one large integer, so that no product of two numbers
+    of 32 bits runs into the next: many cost a ninth of what they cost one after another."""
+    count, length, data = len(keys), len(keys[0]), b"".join(keys)
+
+    def every(number: int) -> int:
+        return int.from_bytes(number.to_bytes(8, "little") * count, "little")
+
+    low = every(0xFFFFFFFF)
+    h = every(0x9747B28C ^ length)
+    for start in range(0, length, 4):
+        words = bytearray(8 * count)
+        end = min(start + 4, length)
+        for byte in range(start, end):
+            words[byte - start :: 8] = data[byte::length]
+        k = int.from_bytes(words, "little")
+        if end - start == 4:
+            k = k * 0x5BD1E995 & low
+            h = (h * 0x5BD1E995 ^ (k ^ k >> 24 & low) * 0x5BD1E995) & low
+        else:
+            h = (h ^ k) * 0x5BD1E995 & low
+    h = (h ^ h >> 13 & low) * 0x5BD1E995 & low
+    return struct.unpack(f"<{count}Q", ((h ^ h >> 15) & low).to_bytes(8 * count, "little"))

@@ -23,7 +23,7 @@ from ...core.failpoints import reach
 from ...core.job import Dead, Done, Outcome, Retry, Snooze
 from ...core.message import Guarantee
 from ..formats import Format, Header
-from .addressing import Addressing, partition_of
+from .addressing import Addressing, murmur2, partition_of
 from .form import format_of
 from .options import KafkaSinkOptions
 from .position import Position
@@ -158,12 +158,16 @@ class KafkaSink:
         """The batches of each partition. What cannot be a record is dead, and holds nobody up. What has no
         topic waits, and with it what comes behind it of its job; all else goes on."""
         topics = await self._topics_of(events)
+        keys = self._addressing.keys(events)
+        hashes = murmur2([b"" if isinstance(key, BadMessage) else key for key in keys])
         waves, held = Waves(), set[UUID]()
-        for place, event in enumerate(events):
+        for place, (event, key) in enumerate(zip(events, keys, strict=True)):
             if event.job_id in held:
                 continue
             try:
-                topic, key = self._addressing.topic(event), self._addressing.key(event)
+                topic = self._addressing.topic(event)
+                if isinstance(key, BadMessage):
+                    raise key
                 value, headers = self._format.value(event), self._all_headers(event)
                 self._refuse(event, len(key) + len(value) + headers.size)
             except BadMessage as bad:
@@ -174,7 +178,7 @@ class KafkaSink:
                 if event.job_id is not None:
                     held.add(event.job_id)
                 continue
-            partition = partition_of(key, partitions)
+            partition = partition_of(hashes[place], partitions)
             part = waves.part((topic, partition), event.job_id if self._scatters else None)
             if part is None:
                 break

@@ -147,8 +147,9 @@ async def test_topics_by_queue_and_keys_by_expression(kafka: KafkaService, topic
 
 
 def test_keys_go_where_other_clients_put_them() -> None:
-    for key in [b"", b"a", b"ab", b"abc", b"abcd", *(str(new_id()).encode()[: n % 37] for n in range(300))]:
-        assert murmur2(key) == theirs(key)
+    keys = [b"", b"a", b"ab", b"abc", b"abcd", *(str(new_id()).encode()[: n % 37] for n in range(300))]
+    keys += [b"\xff" * n for n in range(40)]
+    assert murmur2(keys) == [theirs(key) for key in keys]
 
 
 async def test_the_events_of_a_job_stay_in_order_over_many_small_batches(

@@ -162,6 +162,8 @@ class Relay:
         self.counts = RelayCounts()
         self._database = database
         self._moved_at = time.monotonic()
+        self._end: Place | None = None
+        """Where the log ended for this sink at the last look, if that found nothing."""
         self._behind_at: datetime | None = None
         self._registration = Registration(database, subscription, kind)
         self._stopping = asyncio.Event()
@@ -212,15 +214,23 @@ class Relay:
         if not ours:
             self.status.running()
             return HOLD_DUTY.total_seconds() / 5
-        taken = await self.relay_once()
+        taken = await self.relay_once() if await self._worth_a_look() else 0
         self.status.running()
         if taken == BATCH:
             return 0.0
         return SOONEST if taken else min(rest * 1.5, LATEST)
 
+    async def _worth_a_look(self) -> bool:
+        """Not while the log is as the last look left it, which found nothing: that is seen without a lock."""
+        if self._end is None or time.monotonic() >= self._moved_at + PASS_OVER_EVERY:
+            return True
+        (log_now,) = await self._database.fetch("log_has_grown", str(self._end.xid), self._end.id)
+        return bool(log_now["grown"])
+
     async def relay_once(self) -> int:
         """Take the next batch of events, at most BATCH; how many there were."""
         subscription, delivered = self.subscription, 0
+        self._end = None
         async with self._database.transaction() as connection:
             position = await connection.fetchrow(statement("sink_position"), subscription.name)
             if position is None:
@@ -238,6 +248,7 @@ class Relay:
                     statement("advance_sink"), subscription.name, str(found.end.xid), found.end.id
                 )
         self._behind_at = found.rows[-1]["at"] if found.full else None
+        self._end = None if found.rows else found.end
         if found.rows:
             self.counts.batches += 1
             self.counts.events += len(found.rows)

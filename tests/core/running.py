@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import Any, Protocol
 from uuid import UUID
 
+import asyncpg
 import pytest
 
 from hammerwork.core.execute.handlers import Handler, Handlers
@@ -58,6 +59,21 @@ async def until(condition: Callable[[], Awaitable[bool]], *, within: float = 10.
             pytest.fail(f"not within {within:g} s: {condition}")
         await asyncio.sleep(0.01)
     return time.monotonic() - started
+
+
+async def scans_of(table: str, dsn: str) -> int:
+    """How often the server has gone through a table of ours, by an index or whole. What a session did is
+    counted when it is closed."""
+    connection = await asyncpg.connect(dsn)
+    try:
+        scans = await connection.fetchval(
+            "select seq_scan + idx_scan from pg_stat_user_tables"
+            " where schemaname = 'hammerwork' and relname = $1",
+            table,
+        )
+    finally:
+        await connection.close()
+    return int(scans)
 
 
 async def before(event: asyncio.Event, within: float = 10.0) -> None:

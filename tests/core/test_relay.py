@@ -24,7 +24,7 @@ from hammerwork.core.queue import Queue
 from hammerwork.core.retry import Fixed
 
 from .restored import AS_RESTORED
-from .running import both_servers, running, until, worker_of
+from .running import both_servers, running, scans_of, until, worker_of
 
 EVERYTHING = frozenset(EventType)
 
@@ -83,6 +83,21 @@ async def test_a_position_of_another_server_is_said_and_ends_with_its_removal(
             return len(await deliveries(connection)) == 1
 
         await until(delivered)
+
+
+async def test_a_relay_without_events_takes_no_lock_again_and_again(dsn: str) -> None:
+    before_it = await scans_of("sinks", dsn)
+    async with Queue(dsn) as queue:
+        relay = await relay_for(queue, subscription())
+        async with running(relay):
+            await asyncio.sleep(2)  # in which it looks ten times
+            await queue.enqueue(Job("orders"))
+
+            async def relayed() -> bool:
+                return relay.counts.events == 1
+
+            await until(relayed)
+    assert await scans_of("sinks", dsn) - before_it < 10
 
 
 # --- nothing is lost ------------------------------------------------------------------------------

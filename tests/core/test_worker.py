@@ -7,7 +7,7 @@ import threading
 import time
 from collections import Counter, defaultdict
 from datetime import timedelta
-from typing import Any, cast
+from typing import Any
 
 import asyncpg
 import pytest
@@ -23,7 +23,7 @@ from hammerwork.core.postgres.notifier import Notifier
 from hammerwork.core.queue import Queue
 from hammerwork.core.retry import Fixed
 
-from .running import before, both_servers, running, until, worker_of
+from .running import before, both_servers, running, scans_of, until, worker_of
 
 PATIENT = {"poll": timedelta(minutes=5)}
 """A worker that would be late if it were not told, or did not know by itself."""
@@ -133,29 +133,14 @@ async def test_a_worker_to_whom_jobs_trickle_looks_a_few_times_for_each(
 ) -> None:
     # A busy worker looks at the whole queue when the poll is due, and not again and again until it may.
     monkeypatch.setattr(floors, "WHOLE_LOOK_EVERY", 60.0)
-    before_them = await looks_at_jobs(dsn)
+    before_them = await scans_of("jobs", dsn)
     async with Queue(dsn) as queue, running(worker_of(queue, {"orders": lambda job: None}, **PATIENT)):
         jobs = [Job("orders", n) for n in range(TRICKLE)]
         for job in jobs:
             await queue.enqueue(job)
             await asyncio.sleep(0.005)
         await until(lambda: all_in(queue, jobs, JobState.COMPLETED))
-    assert await looks_at_jobs(dsn) - before_them < 20 * TRICKLE
-
-
-async def looks_at_jobs(dsn: str) -> int:
-    """How many scans of the jobs the server counts; a session's are counted when it is closed."""
-    connection = await asyncpg.connect(dsn)
-    try:
-        return cast(
-            "int",
-            await connection.fetchval(
-                "select sum(seq_scan + idx_scan)::integer from pg_stat_user_tables"
-                " where schemaname = 'hammerwork' and relname = 'jobs'"
-            ),
-        )
-    finally:
-        await connection.close()
+    assert await scans_of("jobs", dsn) - before_them < 20 * TRICKLE
 
 
 async def test_a_worker_leaves_queues_alone_for_which_it_has_no_handler(queue: Queue) -> None:

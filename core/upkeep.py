@@ -16,7 +16,7 @@ from .errors import HammerworkError
 from .identity import new_id, slot_of
 from .job import JobState
 from .postgres import store
-from .postgres.database import Connection, Database, statement
+from .postgres.database import STATEMENT_TIMEOUT, Connection, Database, statement
 from .postgres.duty import Duty
 from .postgres.store import Finish, Requeue
 
@@ -31,9 +31,12 @@ for less than this from now may start up to this much late."""
 
 TAKE_OVER_EVERY = 2.0
 RESCUE_EVERY = 1.0
+UNSTICK_EVERY = 10.0
 TIDY_EVERY = 60.0
 OWNERLESS_SHARE = 1000
 """Looking for ownerless jobs reads the whole table of jobs, and may take a thousandth of the time."""
+STUCK_AFTER = timedelta(seconds=STATEMENT_TIMEOUT + 10)
+"""How long a COPY may wait for its client. A client that runs gives up sooner."""
 PARTITIONS_AHEAD = 7
 LOCK_TIMEOUT = "set local lock_timeout = '1s'"
 """Whoever waits for a whole table makes everybody else wait behind it."""
@@ -59,6 +62,7 @@ class Upkeep:
         self._retention = retention or Retention()
         self._duty = Duty(database, "upkeep")
         self._rescued_at = 0.0
+        self._unstuck_at = 0.0
         self._tidied_at = 0.0
         self._ownerless_due = 0.0
 
@@ -88,6 +92,9 @@ class Upkeep:
             self._rescued_at = now
             if await self._database.fetch("lost_workers"):
                 await self.rescue()
+        if now - self._unstuck_at > UNSTICK_EVERY:
+            self._unstuck_at = now
+            await self.end_stuck_copies()
         if now - self._tidied_at > TIDY_EVERY:
             # Noted before: tidying that fails, behind somebody's long read, must not keep us from promoting.
             self._tidied_at = now
@@ -111,6 +118,11 @@ class Upkeep:
         if rows:
             await self._database.fetch("announce", [f"queue {row['queue']}" for row in rows])
         return sum(row["jobs"] for row in rows)
+
+    async def end_stuck_copies(self) -> None:
+        """End the sessions of producers that have stopped in their tracks in the middle of a COPY."""
+        for row in await self._database.fetch("end_stuck_copies", STUCK_AFTER):
+            log.warning("a producer stopped in the middle of a COPY: its session was ended", pid=row["pid"])
 
     async def rescue(self) -> int:
         """Give the jobs of workers whose lease is over to others; how many.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -14,6 +15,7 @@ from hammerwork.core import operate, upkeep
 from hammerwork.core.errors import Unavailable
 from hammerwork.core.identity import new_id
 from hammerwork.core.job import Job, JobState
+from hammerwork.core.postgres import store
 from hammerwork.core.postgres.database import Database
 from hammerwork.core.postgres.duty import Duty
 from hammerwork.core.queue import Queue
@@ -243,6 +245,34 @@ async def test_a_worker_that_still_holds_jobs_does_not_leave_the_list(
     await claimed_by(queue, worker)
     await queue.database.fetch("unregister_worker", worker)
     assert [known.id for known in await operate.workers(queue.database)] == [worker]
+
+
+# --- producers that stop in their tracks ----------------------------------------------------------
+
+
+@both_servers
+async def test_a_copy_whose_producer_stopped_in_its_tracks_is_ended(
+    queue: Queue, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upkeep, "STUCK_AFTER", timedelta(seconds=1))
+    monkeypatch.setattr(upkeep, "UNSTICK_EVERY", 0.2)
+    told, stopped, patient = asyncio.Event(), asyncio.Event(), Job("orders")
+
+    async def rows() -> AsyncIterator[tuple[object, ...]]:
+        for _ in range(3000):
+            yield store.row_of(Job("orders", "x" * 250))
+        told.set()
+        await stopped.wait()
+
+    async with Queue(dsn) as producer, running(Upkeep(queue.database)):
+        async with producer.database.acquire() as theirs:
+            copying = asyncio.create_task(store.copy(theirs, rows(), []))
+            await asyncio.wait_for(told.wait(), 10)
+            await queue.enqueue(patient)
+            with pytest.raises(asyncpg.PostgresConnectionError):
+                async with asyncio.timeout(10):
+                    await copying
+        assert [job.id for job in await queue.jobs(limit=5)] == [patient.id]
 
 
 # --- duties ---------------------------------------------------------------------------------------

@@ -21,16 +21,17 @@ COPY_BATCH = 10_000
 """Jobs a COPY and its transaction: of fewer, its beginning and its end show, in which one side waits."""
 
 MOST = 16 * 1024 * 1024
-"""Bytes of rows a COPY or a statement: it is over well before its time limit, also on a slow server."""
+"""Characters of rows, about, a COPY or a statement: it is over well before its time limit, also on a slow
+server."""
 
 BATCH = 2000
 """Jobs a statement, whose rows are all in memory at once."""
 
 TURN = 64 * 1024
-"""Bytes of rows that are made at a time: less than a millisecond of the event loop."""
+"""Characters of rows that are made at a time: less than a millisecond of the event loop."""
 
-BESIDE_PAYLOAD = 100
-"""Bytes of a row beside its payload, about."""
+BESIDE_TEXTS = 100
+"""What a row takes beside its payload, context and origin, about."""
 
 FLIGHTS = 2
 """Statements under way at once for single jobs: while one commits, the next one is sent."""
@@ -49,8 +50,9 @@ class _Waiting:
 class Enqueuer:
     """Stores jobs in transactions of its own.
 
-    Many jobs go BATCH at a time. Single jobs that are enqueued while two statements are under way share the
-    next one with all that came meanwhile, so that many producers pay for few COMMITs; one that comes alone is
+    Many jobs go by COPY, COPY_BATCH at a time, or else BATCH at a time. Single jobs that are enqueued while
+    two statements are under way share the next one with all that came meanwhile, so that many producers pay
+    for few COMMITs; one that comes alone is
     sent at once. While Postgres is away a statement is sent again for `patience` seconds, then its callers
     get Unavailable; ids make it safe to send twice.
     """
@@ -85,13 +87,13 @@ class Enqueuer:
 
         By one COPY if that goes through at once, else all of them, BATCH at a time.
         """
-        unsure = False
+        known = unsure = False
         # A pool that is not ours may have codecs of its own, which a COPY would put the payloads through.
         if self._database.reachable and store.copyable(jobs):
             try:
                 ids = await self._stream(jobs)
             except asyncpg.UniqueViolationError:
-                pass
+                known = True
             except Unavailable as error:
                 unsure = isinstance(error, CommitUnknown)
             else:
@@ -100,7 +102,7 @@ class Enqueuer:
         done = 0
         while done < len(jobs):
             rows = [row async for row in _rows(jobs[done : done + BATCH], set())]
-            stored |= await self._persist(rows, unsure=unsure)
+            stored |= await self._persist(rows, known=known, unsure=unsure)
             self._announcer.announce({row[1] for row in rows})
             done += len(rows)
         return done
@@ -149,11 +151,11 @@ class Enqueuer:
             self._announcer.announce({waiting.row[1] for waiting in batch})
             _tell(batch)
 
-    async def _persist(self, rows: Sequence[Row], *, unsure: bool = False) -> set[UUID]:
-        """Store rows, again until it is known that they are; the ids that were new. `unsure`: they may be
-        stored already."""
+    async def _persist(self, rows: Sequence[Row], *, known: bool = False, unsure: bool = False) -> set[UUID]:
+        """Store rows, again until it is known that they are; the ids that were new. `known`: some are stored
+        already; `unsure`: we may have stored all of them."""
         backoff = Backoff(first=0.05, longest=1.0)
-        copied = self._database.reachable and len(rows) >= store.COPY_FROM and not unsure
+        copied = self._database.reachable and len(rows) >= store.COPY_FROM and not (known or unsure)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._patience
         while True:
@@ -185,14 +187,14 @@ class Enqueuer:
 
 
 async def _rows(jobs: Sequence[Job], ids: set[UUID]) -> AsyncIterator[Row]:
-    """The first of these jobs as rows, as many as come to MOST bytes, in turn with whatever else the event
+    """The first of these jobs as rows, as many as come to MOST, in turn with whatever else the event
     loop has to do; `ids` grows with them."""
     size, turn = 0, TURN
     for job in jobs:
         row: Row = store.row_of(job)
         ids.add(job.id)
         yield row
-        size += len(row[2]) + BESIDE_PAYLOAD
+        size += len(row[2]) + len(row[9] or "") + len(row[10] or "") + BESIDE_TEXTS
         if size > MOST:
             return
         if size > turn:

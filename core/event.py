@@ -127,7 +127,7 @@ class LoggedEvent(NamedTuple):
             job = str(self.job_id)
             about = f',"subject":"{job}","partitionkey":"{job}"'
         return (
-            f'{{"specversion":"1.0","id":"{self.id!s}","source":{_quoted(self.source)},'
+            f'{{"specversion":"1.0","id":"{self.id}","source":{_quoted(self.source)},'
             f'"type":"dev.hammerwork.{self.type}","time":"{self.time}","datacontenttype":"application/json",'
             f'"sequence":"{self.sequence:010d}"{about},"data":{self.body()}}}'
         )

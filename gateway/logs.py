@@ -22,7 +22,7 @@ CHATTY = {
 }
 """Libraries whose everyday lines say nothing to an operator, or what our own line says better."""
 
-URL_PASSWORD = re.compile(r"(?<=://)([^/\s:@]*):[^/\s@]+@")
+URL_PASSWORD = re.compile(r"(?<=://)([^/\s:@]*):[^/\s@\"]+@")
 
 Line = MutableMapping[str, Any]
 
@@ -45,6 +45,7 @@ def configure_logging(level: str = "info", format: Literal["console", "json"] = 
         [
             structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False)),
             structlog.processors.JSONRenderer(),
+            without_url_passwords,
         ]
         if format == "json"
         else [
@@ -53,6 +54,7 @@ def configure_logging(level: str = "info", format: Literal["console", "json"] = 
             structlog.dev.ConsoleRenderer(
                 colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
             ),
+            without_url_passwords,
         ]
     )
     handler = logging.StreamHandler(sys.stderr)
@@ -90,22 +92,25 @@ class NamedWriter:
 
 
 def without_secrets(_logger: object, _method: str, line: Line) -> Line:
-    """The last guard: values under secret-looking names, and passwords in URLs, never reach a log."""
+    """The last guard: values under secret-looking names never reach a log."""
     for key, value in line.items():
-        if isinstance(value, str):
-            if _is_secret(key):
-                line[key] = MASK
-            elif "://" in value:
-                line[key] = URL_PASSWORD.sub(rf"\1:{MASK}@", value)
+        if isinstance(value, str) and _is_secret(key):
+            line[key] = MASK
     return line
+
+
+def without_url_passwords(_logger: object, _method: str, line: str) -> str:
+    """Nor do passwords in URLs, wherever they stand in a line that is rendered: in a traceback, too."""
+    return URL_PASSWORD.sub(rf"\1:{MASK}@", line) if "://" in line else line
 
 
 def traceback_beneath(_logger: object, _method: str, line: Line) -> Line:
     """For people: a traceback, a handler's too, stands as lines beneath its event. They are indented, so that
     none passes for an event of its own, and nothing in them moves a cursor."""
-    if (traceback := line.pop("traceback", None) or line.pop("exception", None)) is not None:
-        lines = (text if text.isprintable() else repr(text)[1:-1] for text in traceback.split("\n"))
-        line["exception"] = "\n".join(f"  {text}" for text in lines).rstrip()
+    told = [str(line.pop(name)) for name in ("traceback", "exception") if line.get(name)]
+    if told:
+        lines = (text if text.isprintable() else repr(text)[1:-1] for text in "\n".join(told).splitlines())
+        line["exception"] = "\n".join(f"  {text}" for text in lines)
     return line
 
 

@@ -236,7 +236,7 @@ class _Life:
                 # Here and not where it rests: one busy queue must not keep the others from being asked.
                 self._dry.clear()
                 self._poll_due = time.monotonic() + self._poll
-                # Due, it looks at whole queues: a look from the floors would only make it due again.
+                # At whole queues, as after a rest: a look from the floors would only make the poll due again.
                 rested = True
             wanted = self._roster.wanted(self._dry)
             if wanted is None:

@@ -249,20 +249,29 @@ async def copy_in(
         connection.copy_records_to_table(table, schema_name="hammerwork", columns=columns, records=rows),
         name=f"copy into {table}",
     )
+    copying.add_done_callback(_heard)
+    ended: set[asyncio.Future[Any]] = set()
     try:
         ends: set[asyncio.Future[Any]] = {copying, lost}
-        await asyncio.wait(ends, timeout=STATEMENT_TIMEOUT, return_when=FIRST_COMPLETED)
+        ended, _ = await asyncio.wait(ends, timeout=STATEMENT_TIMEOUT, return_when=FIRST_COMPLETED)
     finally:
-        answered = copying.done() and isinstance(copying.exception(), asyncpg.PostgresError | None)
-        with suppress(asyncpg.InterfaceError):  # of the pool's proxy, where the connection is gone
-            connection.remove_termination_listener(lose)
-            if not answered:
-                connection.terminate()
-        copying.cancel()
-        await asyncio.wait({copying})
-    if lost.done() or copying.cancelled():
+        try:
+            # First, and then the connection: the driver writes to it that the COPY is given up.
+            copying.cancel()
+            await asyncio.wait({copying})
+        finally:
+            with suppress(asyncpg.InterfaceError):  # of the pool's proxy, where the connection is gone
+                connection.remove_termination_listener(lose)
+                if copying not in ended or not isinstance(_heard(copying), asyncpg.PostgresError | None):
+                    connection.terminate()
+    if copying not in ended:
         raise asyncpg.ConnectionDoesNotExistError("the connection broke, or said nothing, during a COPY")
     copying.result()
+
+
+def _heard(task: asyncio.Task[Any]) -> BaseException | None:
+    """How a task failed, so that asyncio does not log that nobody asked."""
+    return asyncio.CancelledError() if task.cancelled() else task.exception()
 
 
 class mapped_errors:

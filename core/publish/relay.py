@@ -191,6 +191,7 @@ class Relay:
             await self._duty.leave()
 
     async def _hold_back(self, error: Exception) -> None:
+        self._end = None
         self.status.holding(told(error))
         log.warning("relay held", sink=self.subscription.name, error=told(error))
         if isinstance(error, Misconfigured):

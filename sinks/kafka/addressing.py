@@ -64,6 +64,10 @@ def _filled(topic: str, queue: str | None, kind: str) -> str:
     return name
 
 
+MANY = 8
+"""Keys that are cheaper to hash together than one after another."""
+
+
 def partition_of(hashed: int, partitions: Sequence[int]) -> int:
     """Where every Kafka client's default partitioner puts a key with this hash."""
     return partitions[(hashed & 0x7FFFFFFF) % len(partitions)]
@@ -77,14 +81,29 @@ def murmur2(keys: Sequence[bytes]) -> Sequence[int]:
         places.setdefault(len(key), []).append(place)
     found = [0] * len(keys)
     for alike in places.values():
-        for place, hashed in zip(alike, _side_by_side([keys[place] for place in alike]), strict=True):
+        same = [keys[place] for place in alike]
+        hashes = _side_by_side(same) if len(same) >= MANY else map(_alone, same)
+        for place, hashed in zip(alike, hashes, strict=True):
             found[place] = hashed
     return found
 
 
+def _alone(key: bytes) -> int:
+    length = len(key)
+    words, rest = divmod(length, 4)
+    h = 0x9747B28C ^ length
+    for k in struct.unpack_from(f"<{words}I", key):
+        k = k * 0x5BD1E995 & 0xFFFFFFFF
+        h = (h * 0x5BD1E995 ^ (k ^ k >> 24) * 0x5BD1E995) & 0xFFFFFFFF
+    if rest:
+        h = (h ^ int.from_bytes(key[-rest:], "little")) * 0x5BD1E995 & 0xFFFFFFFF
+    h = (h ^ h >> 13) * 0x5BD1E995 & 0xFFFFFFFF
+    return h ^ h >> 15
+
+
 def _side_by_side(keys: Sequence[bytes]) -> Sequence[int]:
-    """Of keys that are equally long. Each has 64 bits of one large integer, so that no product of two numbers
-    of 32 bits runs into the next: many cost a ninth of what they cost one after another."""
+    """As `_alone`, of many that are equally long, as jobs' ids are, in a sixth of the time: each has 64 bits
+    of one large integer, so that no product of two numbers of 32 bits runs into the next."""
     count, length, data = len(keys), len(keys[0]), b"".join(keys)
 
     def every(number: int) -> int:

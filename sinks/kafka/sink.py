@@ -159,7 +159,9 @@ class KafkaSink:
         topic waits, and with it what comes behind it of its job; all else goes on."""
         topics = await self._topics_of(events)
         keys = self._addressing.keys(events)
-        hashes = murmur2([b"" if isinstance(key, BadMessage) else key for key in keys])
+        # What is no key, or too large for a record, goes to no partition.
+        most = self._options.max_record_bytes
+        hashes = murmur2([b"" if isinstance(key, BadMessage) or len(key) > most else key for key in keys])
         waves, held = Waves(), set[UUID]()
         for place, (event, key) in enumerate(zip(events, keys, strict=True)):
             if event.job_id in held:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import gc
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from datetime import datetime, timedelta, timezone
 from typing import Any
 from uuid import UUID
@@ -16,7 +18,7 @@ from hammerwork.core.enqueuer import COPY_BATCH, FLIGHTS, Enqueuer, _rows
 from hammerwork.core.errors import Misconfigured, Unavailable
 from hammerwork.core.identity import new_id
 from hammerwork.core.job import Job, JobState
-from hammerwork.core.postgres import store
+from hammerwork.core.postgres import database, store
 from hammerwork.core.postgres.database import Database
 from hammerwork.core.postgres.store import COPY_FROM
 from hammerwork.core.queue import Enqueued, Queue
@@ -171,41 +173,86 @@ async def test_a_refused_job_far_behind_is_told_at_once_and_nothing_of_its_trans
         assert await jobs_stored(queue) == int(exists)
 
 
+@asynccontextmanager
+async def locked(connection: asyncpg.Connection) -> AsyncIterator[None]:
+    """Nothing can be written to the jobs until the block ends."""
+    async with connection.transaction():
+        await connection.execute("lock table hammerwork.jobs in exclusive mode")
+        yield
+
+
+WIDE = [Job("orders", "x" * 1500) for _ in range(COPY_BATCH)]
+"""More than the driver, the kernel and Postgres keep between them."""
+
+
+@pytest.fixture
+async def stuck(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Awaitable[None]]:
+    """Waits until rows were made, and no more are: the driver waits for its buffer to empty."""
+    made = 0
+    row_of = store.row_of
+
+    def counted(job: Job) -> tuple[object, ...]:
+        nonlocal made
+        made += 1
+        return row_of(job)
+
+    async def stands_still() -> None:
+        before, quiet = made, 0
+        while quiet < 20:
+            await asyncio.sleep(0.02)
+            quiet = quiet + 1 if made == before and made else 0
+            before = made
+
+    monkeypatch.setattr(store, "row_of", counted)
+    return stands_still
+
+
 async def test_a_copy_whose_connection_is_lost_while_it_cannot_send_is_begun_again(
-    queue: Queue, connection: asyncpg.Connection
+    queue: Queue, connection: asyncpg.Connection, stuck: Callable[[], Awaitable[None]]
 ) -> None:
-    """The driver waits for a buffer to empty that never will."""
-    lock = connection.transaction()
-    await lock.start()
-    await connection.execute("lock table hammerwork.jobs in exclusive mode")
-    jobs = [Job("orders", "x" * 1500) for _ in range(COPY_BATCH)]
     async with asyncio.timeout(20):
-        sending = asyncio.create_task(queue.enqueue_many(jobs))
-        await until(lambda: blocked(queue, 1))
-        await asyncio.sleep(0.5)  # for the buffers to fill up, which nothing tells
-        await connection.execute(
-            "select pg_terminate_backend(pid) from pg_stat_activity where wait_event = 'relation'"
-        )
-        await lock.rollback()
-        assert await sending == [Enqueued.STORED] * len(jobs)
-    assert await jobs_stored(queue) == len(jobs)
+        async with locked(connection):
+            sending = asyncio.create_task(queue.enqueue_many(WIDE))
+            await stuck()
+            await connection.execute(
+                "select pg_terminate_backend(pid) from pg_stat_activity where wait_event = 'relation'"
+            )
+        assert await sending == [Enqueued.STORED] * len(WIDE)
+    assert await jobs_stored(queue) == len(WIDE)
+
+
+async def test_a_copy_that_reaches_its_time_limit_while_it_cannot_send_is_begun_again(
+    dsn: str, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Queue(dsn) as queue, asyncio.timeout(30):
+        await queue.stats()  # its pool is made, with the time limit of every other statement
+        monkeypatch.setattr(database, "STATEMENT_TIMEOUT", 1.0)
+        async with locked(connection):
+            sending = asyncio.create_task(queue.enqueue_many(WIDE))
+            await until(lambda: blocked(queue, 1))
+            await until(lambda: blocked(queue, 2))  # the second try, beside the first one's last moments
+        monkeypatch.undo()
+        assert await sending == [Enqueued.STORED] * len(WIDE)
+        assert await jobs_stored(queue) == len(WIDE)
 
 
 async def test_a_caller_that_gives_up_in_the_middle_of_a_copy_leaves_nothing_behind(
-    dsn: str, connection: asyncpg.Connection
+    dsn: str, connection: asyncpg.Connection, stuck: Callable[[], Awaitable[None]]
 ) -> None:
-    lock = connection.transaction()
-    await lock.start()
-    await connection.execute("lock table hammerwork.jobs in exclusive mode")
+    complaints: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, told: complaints.append(told))
     async with Queue(dsn, connections=2) as queue, asyncio.timeout(20):
-        sending = asyncio.create_task(queue.enqueue_many([Job("orders", n) for n in range(COPY_BATCH)]))
-        await until(lambda: blocked(queue, 1))
-        sending.cancel()
-        await asyncio.gather(sending, return_exceptions=True)
-        assert sending.cancelled()
-        await lock.rollback()
+        async with locked(connection):
+            sending = asyncio.create_task(queue.enqueue_many(WIDE))
+            await stuck()
+            sending.cancel()
+            await asyncio.gather(sending, return_exceptions=True)
+            assert sending.cancelled()
         await asyncio.gather(*(queue.enqueue(Job("orders", n)) for n in range(MANY)))
         assert await jobs_stored(queue) == MANY
+    del sending
+    gc.collect()
+    assert complaints == []
 
 
 # --- single ones, together ------------------------------------------------------------------------
@@ -237,7 +284,9 @@ class Gated(Enqueuer):
         super().__init__(database, patience=1.0)
         self.gates: list[asyncio.Future[None]] = []
 
-    async def _persist(self, rows: Sequence[tuple[object, ...]], *, unsure: bool = False) -> set[UUID]:
+    async def _persist(
+        self, rows: Sequence[tuple[object, ...]], *, known: bool = False, unsure: bool = False
+    ) -> set[UUID]:
         self.gates.append(asyncio.get_running_loop().create_future())
         await self.gates[-1]
         return set()

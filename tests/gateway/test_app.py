@@ -615,6 +615,20 @@ def test_a_traceback_tells_no_local_variables(
     assert "hunter3" not in text
 
 
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_a_traceback_tells_no_password_of_a_url(
+    form: Literal["json", "console"], restored_logging: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    configure_logging("info", form)
+    try:
+        raise OSError("amqp://user:" + "hunter4" + "@h:5672/ is away")
+    except OSError:
+        structlog.get_logger("hammerwork.test").exception("failed", traceback="redis://:" + "hunter4" + "@h/")
+    text = capsys.readouterr().err
+    assert "amqp://user:***@h:5672/ is away" in text
+    assert "redis://:***@h/" in text
+
+
 def test_people_read_a_traceback_as_lines_beneath_its_event(
     restored_logging: None, capsys: pytest.CaptureFixture[str]
 ) -> None:

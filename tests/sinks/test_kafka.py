@@ -18,7 +18,7 @@ from hammerwork.core.errors import Disconnected, Misconfigured
 from hammerwork.core.identity import new_id
 from hammerwork.core.job import Dead, Done, Outcome, Retry, Snooze
 from hammerwork.sinks.kafka import KafkaSink, KafkaSinkOptions
-from hammerwork.sinks.kafka.addressing import murmur2
+from hammerwork.sinks.kafka.addressing import MANY, murmur2
 
 from ..services.kafka import PASSWORD, USER, KafkaService
 from .kafka_reader import read_topic
@@ -149,7 +149,9 @@ async def test_topics_by_queue_and_keys_by_expression(kafka: KafkaService, topic
 def test_keys_go_where_other_clients_put_them() -> None:
     keys = [b"", b"a", b"ab", b"abc", b"abcd", *(str(new_id()).encode()[: n % 37] for n in range(300))]
     keys += [b"\xff" * n for n in range(40)]
+    keys += [bytes([n]) * 7 for n in range(MANY)]
     assert murmur2(keys) == [theirs(key) for key in keys]
+    assert [murmur2([key])[0] for key in keys] == [theirs(key) for key in keys]
 
 
 async def test_the_events_of_a_job_stay_in_order_over_many_small_batches(

@@ -52,9 +52,8 @@ class Enqueuer:
 
     Many jobs go by COPY, COPY_BATCH at a time, or else BATCH at a time. Single jobs that are enqueued while
     two statements are under way share the next one with all that came meanwhile, so that many producers pay
-    for few COMMITs; one that comes alone is
-    sent at once. While Postgres is away a statement is sent again for `patience` seconds, then its callers
-    get Unavailable; ids make it safe to send twice.
+    for few COMMITs; one that comes alone is sent at once. While Postgres is away a statement is sent again
+    for `patience` seconds, then its callers get Unavailable; ids make it safe to send twice.
     """
 
     def __init__(self, database: Database, *, patience: float) -> None:

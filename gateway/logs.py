@@ -99,7 +99,7 @@ def without_secrets(_logger: object, _method: str, line: Line) -> Line:
     return line
 
 
-def without_url_passwords(_logger: object, _method: str, line: str) -> str:
+def without_url_passwords(_logger: object, _method: str, line: Any) -> str:
     """Nor do passwords in URLs, wherever they stand in a line that is rendered: in a traceback, too."""
     return URL_PASSWORD.sub(rf"\1:{MASK}@", line) if "://" in line else line
 

@@ -15,6 +15,7 @@ from hammerwork.core.execute.floors import BEHIND, WHOLE_LOOK_EVERY, WHOLE_LOOK_
 from hammerwork.core.execute.roster import Wanted
 from hammerwork.core.identity import new_id
 from hammerwork.core.job import Job, Priority
+from hammerwork.core.postgres.database import statement
 from hammerwork.core.queue import Queue
 
 from .running import both_servers, running, until, until_final, worker_of
@@ -212,3 +213,18 @@ async def test_long_jobs_that_end_together_are_not_held_back_from_others(
     async with running(worker_of(queue, {"orders": long}, concurrency=8)):
         await until(third_round)
     assert max(held) <= 16  # eight run, and eight may have ended without being settled
+
+
+@both_servers
+async def test_a_claim_is_not_planned_anew_where_postgres_knows_the_table(queue: Queue, worker: UUID) -> None:
+    await queue.enqueue_many([Job("orders", "x" * 150) for _ in range(20_000)])
+    async with queue.database.acquire() as connection:
+        await connection.execute("analyze")
+        text = statement("claim")
+        for _ in range(20):
+            columns = Floors().columns(Wanted({"orders": 100}, 100, 100), whole=True)
+            await connection.fetch(text, *columns, 100, worker)
+        plans = await connection.fetchrow(
+            "select generic_plans, custom_plans from pg_prepared_statements where statement = $1", text
+        )
+    assert (plans["generic_plans"], plans["custom_plans"]) == (15, 5)

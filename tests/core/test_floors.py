@@ -224,7 +224,7 @@ async def test_a_claim_is_not_planned_anew_where_postgres_knows_the_table(queue:
         for _ in range(20):
             columns = Floors().columns(Wanted({"orders": 100}, 100, 100), whole=True)
             await connection.fetch(text, *columns, 100, worker)
-        plans = await connection.fetchrow(
+        (plans,) = await connection.fetch(
             "select generic_plans, custom_plans from pg_prepared_statements where statement = $1", text
         )
     assert (plans["generic_plans"], plans["custom_plans"]) == (15, 5)

@@ -30,9 +30,6 @@ BATCH = 2000
 TURN = 64 * 1024
 """Characters of rows that are made at a time: less than a millisecond of the event loop."""
 
-BESIDE_TEXTS = 100
-"""What a row takes beside its payload, context and origin, about."""
-
 FLIGHTS = 2
 """Statements under way at once for single jobs: while one commits, the next one is sent."""
 
@@ -193,7 +190,7 @@ async def _rows(jobs: Sequence[Job], ids: set[UUID]) -> AsyncIterator[Row]:
         row: Row = store.row_of(job)
         ids.add(job.id)
         yield row
-        size += len(row[2]) + len(row[9] or "") + len(row[10] or "") + BESIDE_TEXTS
+        size += store.size_of(row)
         if size > MOST:
             return
         if size > turn:

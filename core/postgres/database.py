@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from asyncio import FIRST_COMPLETED
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import cache
@@ -253,7 +252,7 @@ async def copy_in(
     ended: set[asyncio.Future[Any]] = set()
     try:
         ends: set[asyncio.Future[Any]] = {copying, lost}
-        ended, _ = await asyncio.wait(ends, timeout=STATEMENT_TIMEOUT, return_when=FIRST_COMPLETED)
+        ended, _ = await asyncio.wait(ends, timeout=STATEMENT_TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
     finally:
         try:
             # First, and then the connection: the driver writes to it that the COPY is given up.

@@ -27,6 +27,9 @@ _COPIED = (
 """The columns of a row (`row_of`) that COPY can take; after them come run_at and delay, which need the
 database's clock."""
 
+BESIDE_TEXTS = 100
+"""What a row takes beside its payload, context and origin, about."""
+
 _HIGHEST = max(Priority)
 
 _chunks = json.encoder.c_make_encoder(  # type: ignore[attr-defined]
@@ -149,6 +152,12 @@ def row_of(job: Job, payload: str | None = None) -> tuple[object, ...]:
         job.run_at,
         job.delay,
     )
+
+
+def size_of(row: Sequence[Any]) -> int:
+    """How many characters a row (`row_of`) comes to, about: its payload, context and origin, and what stands
+    beside them."""
+    return len(row[2]) + len(row[9] or "") + len(row[10] or "") + BESIDE_TEXTS
 
 
 def context(traceparent: str | None, tracestate: str | None, headers: Mapping[str, Json]) -> str:
